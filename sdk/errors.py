@@ -1,0 +1,36 @@
+"""The errors llm-cache raises on purpose, in one small tree.
+
+Each carries a message for the person who reads it (what was wrong, where, what to do) and the
+exit code a command ends with. Errors of other libraries (httpx, sqlite3, OSError, zstandard) are
+mapped to these at the door of the room that calls them. This module imports nothing of llm_cache.
+"""
+
+
+class LlmCacheError(Exception):
+    """Anything llm-cache reports to its user. `exit_code` is what a command exits with."""
+
+    exit_code = 1
+
+
+class UsageError(LlmCacheError):
+    """The command was called wrongly: bad flag, missing value, unreadable argument."""
+
+    exit_code = 2
+
+
+class SettingsError(LlmCacheError):
+    """A setting, `normalize.json` or `prices.json` has a value that isn't allowed."""
+
+    exit_code = 2
+
+
+class StoreError(LlmCacheError):
+    """The store can't be read or written. The proxy answers without it (fail-open)."""
+
+
+class StoreFormatError(StoreError):
+    """The store was written by a newer llm-cache in a format this one doesn't know."""
+
+
+class NotRunningError(LlmCacheError):
+    """The command needs a running proxy and none answers."""

@@ -1,0 +1,132 @@
+"""What llm-cache must know of a provider's API, and the facts it reads from an answer.
+
+A provider is one file in this folder with one subclass of `Provider`; `wire.registry` lists them.
+Nothing here does I/O: bytes go in, facts come out. Nothing here imports the other rooms.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+
+
+Json: TypeAlias = dict[str, Any]
+"""A parsed JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens an answer says it used, each as the provider's own body counts them.
+
+    `cache_read_tokens` and `cache_write_tokens` are the provider's prompt cache, never ours.
+    `input_includes_cache` tells whether `input_tokens` already contains them (OpenAI, Gemini) or
+    not (Anthropic); prices need to know.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0  # the part of cache_write_tokens with a one-hour lifetime
+    input_includes_cache: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a finished answer turned out to be.
+
+    `complete` is the provider's own definition, read from structure. When False, `reason` says why
+    in a few words for the log ("no message_stop", "error event: overloaded_error").
+    """
+
+    complete: bool
+    reason: str = ""
+    model: str | None = None
+    usage: Usage | None = None
+    snippet: str = ""  # first 80 characters of the answer's text, one line
+
+
+class Watcher(Protocol):
+    """Reads the bytes of one response (content decoded) as they pass, in pieces of any size."""
+
+    @property
+    def done(self) -> bool:
+        """True once the bytes fed so far are a complete answer: only the end is still to come."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes. Never raises: garbage makes the answer incomplete."""
+
+    def close(self) -> Answer:
+        """The facts, once the body ended cleanly. Call once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One cacheable operation of a provider's API, e.g. `messages`."""
+
+    name: str
+
+
+class Provider(ABC):
+    """One LLM API. Instances hold no state; every method is pure."""
+
+    name: str
+    """Route prefix and label: `anthropic`."""
+    base_url: str
+    """Where requests go when no setting says otherwise."""
+    key_setting: str
+    """The setting with the real key: `ANTHROPIC_API_KEY_REAL`."""
+    credential_headers: frozenset[bytes]
+    """Lower-case request headers that carry the client's credentials."""
+
+    @abstractmethod
+    def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
+        """True when a request without a provider prefix is this provider's (`/v1/messages`)."""
+
+    @abstractmethod
+    def endpoint(self, method: str, path: str) -> Endpoint | None:
+        """The cacheable operation behind `method` and `path` (no query), or None: pass through."""
+
+    @abstractmethod
+    def is_key_header(self, name: bytes) -> bool:
+        """True when the lower-case request header `name` can change the answer."""
+
+    @abstractmethod
+    def auth_header(self, key: str) -> tuple[bytes, bytes]:
+        """The request header that carries the real key upstream."""
+
+    @abstractmethod
+    def watch(self, endpoint: Endpoint, status: int, content_type: str) -> Watcher:
+        """A watcher for a response with this status and content type."""
+
+    @abstractmethod
+    def strip_volatile(self, endpoint: Endpoint, doc: Json) -> None:
+        """Take out of the parsed request, in place, what differs from run to run but not the
+        answer: ids of the user, billing lines of known agents."""
+
+    @abstractmethod
+    def map_texts(
+        self,
+        endpoint: Endpoint,
+        doc: Json,
+        system: Callable[[str], str],
+        message: Callable[[str], str],
+    ) -> None:
+        """Replace, in place, every system text by `system(text)` and every message text, tool
+        results included, by `message(text)`, in string and in block form."""
+
+    @abstractmethod
+    def keep_last(self, endpoint: Endpoint, doc: Json, turns: int) -> bool:
+        """Cut the messages, in place, to the last `turns`. False: the suffix tier must not be used
+        for this request (tools are involved, or the kept part answers a question that was cut)."""
+
+    @abstractmethod
+    def request_model(self, endpoint: Endpoint, path: str, doc: Json) -> str | None:
+        """The model the request names."""
+
+    @abstractmethod
+    def error_body(self, status: int, kind: str, message: str) -> bytes:
+        """A JSON error in the provider's own shape, so that its official client understands it."""
