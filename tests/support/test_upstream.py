@@ -11,7 +11,7 @@ import pytest
 
 from support import anthropic_wire as wire
 from support.raw import BadFraming, Ending, RawConnection, exchange
-from support.upstream import (
+from support.replies import (
     Cut,
     Framing,
     Gate,
@@ -21,7 +21,6 @@ from support.upstream import (
     Reset,
     Stall,
     Step,
-    Upstream,
     at_byte,
     gzip_reply,
     json_reply,
@@ -29,6 +28,7 @@ from support.upstream import (
     wire_bytes,
     wire_reply,
 )
+from support.upstream import Upstream
 
 BODY = b'{"answer":42}'
 
