@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-
-
 Json: TypeAlias = dict[str, Any]
 """A parsed JSON object."""
 

@@ -1,0 +1,491 @@
+"""The Anthropic Messages API: what its requests mean and when its answers are whole.
+
+Source: the API reference and "Streaming messages" at https://docs.anthropic.com/en/api/.
+A streamed answer is complete when a `message_stop` event was dispatched after a `message_start`,
+no `error` event came, and nothing followed; a JSON answer when it parses and is a `message`.
+What kind an event is comes from the `type` of its JSON, never from text that happens to be in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from llm_cache.wire.provider import Answer, Endpoint, Json, Provider, Usage, Watcher
+from llm_cache.wire.sse import Event, EventParser
+
+MESSAGES: Final = Endpoint("messages")
+COUNT_TOKENS: Final = Endpoint("count_tokens")
+
+_ENDPOINTS: Final = {"/v1/messages": MESSAGES, "/v1/messages/count_tokens": COUNT_TOKENS}
+
+_OWN_PATHS: Final = ("/v1/messages", "/v1/complete", "/v1/organizations", "/v1/skills")
+_OWN_PATHS_OF_CLAUDE_CODE: Final = (
+    "/api/claude_cli",
+    "/api/claude_code",
+    "/api/event_logging",
+    "/api/hello",
+    "/api/oauth",
+)
+_SHARED_PATHS: Final = ("/v1/files", "/v1/models")  # other providers have these as well
+_TELLING_HEADERS: Final = (b"anthropic-version", b"anthropic-beta")
+
+_QUESTION_MARKS: Final = ("?", "\uff1f", "\u061f")  # also the full-width and the Arabic one
+
+_SNIPPET_CHARS: Final = 80
+_SNIPPET_RAW_CHARS: Final = 4096  # read at most this much to find them
+
+# Claude Code puts a line like this at the head of its system prompt; its values differ from
+# request to request ("x-anthropic-billing-header: cc_version=2.1.63.a43; cch=e2224;").
+_BILLING: Final = "x-anthropic-billing-header:"
+_BILLING_LINE: Final = re.compile(
+    r"(?:\A|(?<=[\r\n]))x-anthropic-billing-header:[^\r\n]*(?:\r\n|\r|\n|\Z)"
+)
+
+
+class Anthropic(Provider):
+    """https://api.anthropic.com, and whatever speaks its Messages API."""
+
+    name = "anthropic"
+    base_url = "https://api.anthropic.com"
+    key_setting = "ANTHROPIC_API_KEY_REAL"
+    credential_headers = frozenset({b"x-api-key", b"authorization"})
+
+    def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
+        if any(name in headers for name in _TELLING_HEADERS):
+            return True
+        if _is_under(path, _OWN_PATHS) or _is_under(path, _OWN_PATHS_OF_CLAUDE_CODE):
+            return True
+        return _is_under(path, _SHARED_PATHS) and b"x-api-key" in headers
+
+    def endpoint(self, method: str, path: str) -> Endpoint | None:
+        return _ENDPOINTS.get(path) if method == "POST" else None
+
+    def is_key_header(self, name: bytes) -> bool:
+        return (
+            name.startswith(b"anthropic-") and name != b"anthropic-dangerous-direct-browser-access"
+        )
+
+    def auth_header(self, key: str) -> tuple[bytes, bytes]:
+        return b"x-api-key", key.encode("ascii")
+
+    def watch(self, endpoint: Endpoint, status: int, content_type: str) -> Watcher:
+        if status != 200:
+            return _Refused(f"status {status}")
+        media_type = content_type.partition(";")[0].strip().lower()
+        if media_type == "application/json":
+            return _JsonWatcher(_tokens_answer if endpoint == COUNT_TOKENS else _message_answer)
+        if media_type == "text/event-stream" and endpoint == MESSAGES:
+            return _StreamWatcher()
+        return _Refused(f"content type {_one_line(content_type) or 'missing'}")
+
+    def strip_volatile(self, endpoint: Endpoint, doc: Json) -> None:
+        metadata = doc.get("metadata")
+        if isinstance(metadata, dict) and "user_id" in metadata:
+            del metadata["user_id"]
+            if not metadata:
+                del doc["metadata"]
+        if "system" in doc:
+            doc["system"] = _without_billing(doc["system"])
+        for message in _messages(doc):
+            if message.get("role") == "system" and "content" in message:
+                message["content"] = _without_billing(message["content"])
+
+    def map_texts(
+        self,
+        endpoint: Endpoint,
+        doc: Json,
+        system: Callable[[str], str],
+        message: Callable[[str], str],
+    ) -> None:
+        _map_member(doc, "system", system)
+        for turn in _messages(doc):
+            _map_member(turn, "content", system if turn.get("role") == "system" else message)
+
+    def keep_last(self, endpoint: Endpoint, doc: Json, turns: int) -> bool:
+        messages = doc.get("messages")
+        if endpoint != MESSAGES or not isinstance(messages, list) or not messages or turns < 1:
+            return False  # a count of tokens is of all messages
+        if not all(isinstance(message, dict) for message in messages):
+            return False
+        if any(_is_tool_block(block) for message in messages for block in _blocks(message)):
+            return False
+        cut = len(messages) - turns
+        if cut <= 0:
+            return True
+        if any(message.get("role") not in ("user", "assistant") for message in messages[:cut]):
+            return False  # an instruction that isn't part of the talk
+        if _asks(messages[cut - 1]) or _asks(messages[cut]):
+            return False  # what is kept answers something that is cut
+        doc["messages"] = messages[cut:]
+        return True
+
+    def request_model(self, endpoint: Endpoint, path: str, doc: Json) -> str | None:
+        model = doc.get("model")
+        return model if isinstance(model, str) else None
+
+    def error_body(self, status: int, kind: str, message: str) -> bytes:
+        body = {"type": "error", "error": {"type": kind, "message": message}}
+        return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _is_under(path: str, roots: tuple[str, ...]) -> bool:
+    return any(path == root or path.startswith(root + "/") for root in roots)
+
+
+# Requests
+
+
+def _messages(doc: Json) -> list[Json]:
+    messages = doc.get("messages")
+    if not isinstance(messages, list):
+        return []
+    return [message for message in messages if isinstance(message, dict)]
+
+
+def _blocks(message: Json) -> list[Json]:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return []
+    return [block for block in content if isinstance(block, dict)]
+
+
+def _without_billing(texts: Any) -> Any:
+    """A system prompt, string or blocks, without billing lines; a block of nothing else goes."""
+    if isinstance(texts, str):
+        return _BILLING_LINE.sub("", texts) if _BILLING in texts else texts
+    if not isinstance(texts, list):
+        return texts
+    kept = []
+    for block in texts:
+        text = block.get("text") if isinstance(block, dict) else None
+        if isinstance(text, str) and _BILLING in text:
+            block["text"] = _BILLING_LINE.sub("", text)
+            if not block["text"].strip() and text.strip():
+                continue
+        kept.append(block)
+    return kept
+
+
+def _map_member(holder: Json, member: str, change: Callable[[str], str]) -> None:
+    """Replace the text in `holder[member]`, which is a string or a list of content blocks."""
+    value = holder.get(member)
+    if isinstance(value, str):
+        holder[member] = change(value)
+    elif isinstance(value, list):
+        for block in value:
+            if isinstance(block, dict):
+                _map_block(block, change)
+
+
+def _map_block(block: Json, change: Callable[[str], str]) -> None:
+    kind = block.get("type")
+    if kind == "text":
+        if isinstance(block.get("text"), str):
+            block["text"] = change(block["text"])
+    elif kind == "search_result" or (isinstance(kind, str) and kind.endswith("tool_result")):
+        _map_member(block, "content", change)
+    elif kind == "document":
+        source = block.get("source")
+        if isinstance(source, dict) and source.get("type") == "text":
+            _map_member(source, "data", change)
+        elif isinstance(source, dict) and source.get("type") == "content":
+            _map_member(source, "content", change)
+
+
+def _is_tool_block(block: Json) -> bool:
+    """tool_use, server_tool_use, mcp_tool_use, tool_result, web_search_tool_result, ..."""
+    kind = block.get("type")
+    return isinstance(kind, str) and kind.endswith(("tool_use", "tool_result"))
+
+
+def _asks(message: Json) -> bool:
+    """True when the assistant's message puts a question in its last line."""
+    if message.get("role") != "assistant":
+        return False
+    content = message.get("content")
+    if isinstance(content, str):
+        text = content
+    else:
+        texts = [block.get("text") for block in _blocks(message)]
+        text = "\n".join(text for text in texts if isinstance(text, str))
+    lines = text.rstrip().splitlines()
+    return bool(lines) and any(mark in lines[-1] for mark in _QUESTION_MARKS)
+
+
+# Answers
+
+
+class _Refused:
+    """Watches nothing: this status or content type is never a complete answer."""
+
+    done = False
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def feed(self, data: bytes) -> None:
+        pass
+
+    def close(self) -> Answer:
+        return Answer(complete=False, reason=self._reason)
+
+
+class _JsonWatcher:
+    """Keeps a JSON body and judges it at its end. The server bounds how much is fed."""
+
+    done = False  # more could follow, and a JSON text has no last byte of its own
+
+    def __init__(self, judge: Callable[[Json], Answer]) -> None:
+        self._judge = judge
+        self._pieces: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        self._pieces.append(data)
+
+    def close(self) -> Answer:
+        body = b"".join(self._pieces)
+        self._pieces.clear()
+        try:
+            doc = _parsed(body)
+        except ValueError:
+            return Answer(complete=False, reason="not JSON, or cut short")
+        if not isinstance(doc, dict):
+            return Answer(complete=False, reason="not a JSON object")
+        if doc.get("type") == "error":
+            return Answer(complete=False, reason=_error_reason("error", doc))
+        return self._judge(doc)
+
+
+def _message_answer(doc: Json) -> Answer:
+    if doc.get("type") != "message":
+        return Answer(complete=False, reason="not a message")
+    snippet = _Snippet()
+    for block in _blocks(doc):
+        snippet.begin_block(block)
+    usage = doc.get("usage")
+    return Answer(
+        complete=True,
+        model=_text_or_none(doc.get("model")),
+        usage=_usage(usage) if isinstance(usage, dict) else None,
+        snippet=snippet.line(),
+    )
+
+
+def _tokens_answer(doc: Json) -> Answer:
+    count = doc.get("input_tokens")
+    if not isinstance(count, int) or isinstance(count, bool):
+        return Answer(complete=False, reason="no input_tokens")
+    return Answer(complete=True, snippet=f"{count} input tokens")
+
+
+class _StreamWatcher:
+    """Follows a stream of events up to its `message_stop`."""
+
+    # The head of a delta event as the API writes it. What begins like this and goes by this
+    # event name is such a delta, whatever its text holds, and need not be parsed.
+    _DELTA: Final = re.compile(
+        rb'\{"type": ?"content_block_delta", ?"index": ?\d+, ?"delta": ?\{"type": ?"(\w+)"[,}]'
+    )
+
+    def __init__(self) -> None:
+        self._parser = EventParser()
+        self._reason = ""
+        self._started = False
+        self._stopped = False
+        self._model: str | None = None
+        self._usage: Json | None = None
+        self._snippet = _Snippet()
+
+    @property
+    def done(self) -> bool:
+        return self._stopped and not self._reason and not self._parser.unfinished
+
+    def feed(self, data: bytes) -> None:
+        if self._reason:
+            return
+        for event in self._parser.feed(data):
+            self._take(event)
+            if self._reason:
+                return
+        if self._parser.stray:
+            self._reason = "data after message_stop" if self._stopped else "not an event stream"
+        elif self._parser.overflowed:
+            self._reason = "an event is too large"
+
+    def close(self) -> Answer:
+        if not self._reason and self._stopped and self._parser.unfinished:
+            self._reason = "data after message_stop"
+        if not self._reason and not self._stopped:
+            self._reason = "no message_stop" if self._started else "no message_start"
+        return Answer(
+            complete=not self._reason,
+            reason=self._reason,
+            model=self._model,
+            usage=None if self._usage is None else _usage(self._usage),
+            snippet=self._snippet.line(),
+        )
+
+    def _take(self, event: Event) -> None:
+        if self._started and not self._stopped and self._is_dull(event):
+            return
+        try:
+            doc = _parsed(event.data)
+        except ValueError:
+            doc = None
+        kind = doc.get("type") if isinstance(doc, dict) else None
+        if event.name == b"error" or kind == "error":
+            self._reason = _error_reason("error event", doc)
+        elif not isinstance(kind, str) or not isinstance(doc, dict):
+            self._reason = "data after message_stop" if self._stopped else "an event is not JSON"
+        elif kind == "ping":
+            pass
+        elif self._stopped:
+            self._reason = "data after message_stop"
+        elif kind == "message_start":
+            self._start(doc)
+        elif not self._started:
+            self._reason = f"{_one_line(kind)} before message_start"
+        else:
+            self._follow(kind, doc)
+
+    def _is_dull(self, event: Event) -> bool:
+        """True for a delta that can tell nothing more, recognized without parsing it."""
+        head = self._DELTA.match(event.data)
+        return (
+            head is not None
+            and event.name in (b"content_block_delta", b"")
+            and not self._snippet.needs(head[1])
+            and event.data.rstrip().endswith(b"}}")
+            and _is_utf8(event.data)
+        )
+
+    def _start(self, doc: Json) -> None:
+        message = doc.get("message")
+        if self._started or not isinstance(message, dict):
+            self._reason = "a second message_start" if self._started else "no message in the start"
+            return
+        self._started = True
+        self._model = _text_or_none(message.get("model"))
+        if isinstance(usage := message.get("usage"), dict):
+            self._usage = usage
+
+    def _follow(self, kind: str, doc: Json) -> None:
+        match kind:
+            case "message_stop":
+                self._stopped = True
+            case "message_delta" if isinstance(usage := doc.get("usage"), dict):
+                # "The token counts shown in the usage field of message_delta are cumulative."
+                known = {field: value for field, value in usage.items() if value is not None}
+                self._usage = (self._usage or {}) | known
+            case "content_block_start" if isinstance(block := doc.get("content_block"), dict):
+                self._snippet.begin_block(block)
+            case "content_block_delta" if isinstance(delta := doc.get("delta"), dict):
+                self._snippet.add_delta(delta)
+
+
+class _Snippet:
+    """The first characters of an answer: of its text, else the tool it calls, else its thinking."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._tool = ""
+        self._thinking = ""
+
+    def needs(self, delta_type: bytes) -> bool:
+        """True when a delta of this type could still change the line."""
+        if delta_type == b"text_delta":
+            return not _fills(self._text)
+        return delta_type == b"thinking_delta" and not (
+            self._text or self._tool or _fills(self._thinking)
+        )
+
+    def begin_block(self, block: Json) -> None:
+        kind = block.get("type")
+        if kind == "text":
+            self._add_text(block.get("text"), start=True)
+        elif kind == "thinking":
+            self._add_thinking(block.get("thinking"))
+        elif not self._tool and _is_tool_block(block) and isinstance(block.get("name"), str):
+            self._tool = block["name"]
+
+    def add_delta(self, delta: Json) -> None:
+        if delta.get("type") == "text_delta":
+            self._add_text(delta.get("text"))
+        elif delta.get("type") == "thinking_delta":
+            self._add_thinking(delta.get("thinking"))
+
+    def line(self) -> str:
+        if text := _one_line(self._text):
+            return text
+        if self._tool:
+            return _one_line(f"[tool] {self._tool}")
+        return _one_line(f"[thinking] {self._thinking}") if self._thinking else ""
+
+    def _add_text(self, text: object, start: bool = False) -> None:
+        if isinstance(text, str) and not _fills(self._text):
+            self._text += (" " if start and self._text else "") + text[:_SNIPPET_RAW_CHARS]
+
+    def _add_thinking(self, text: object) -> None:
+        if isinstance(text, str) and not _fills(self._thinking):
+            self._thinking += text[:_SNIPPET_RAW_CHARS]
+
+
+def _fills(text: str) -> bool:
+    if len(text) < _SNIPPET_CHARS:
+        return False
+    return len(text) >= _SNIPPET_RAW_CHARS or len(" ".join(text.split())) >= _SNIPPET_CHARS
+
+
+def _one_line(text: str) -> str:
+    """The first 80 characters with white space folded and control characters taken out."""
+    visible = "".join(char if char.isprintable() else " " for char in text[:_SNIPPET_RAW_CHARS])
+    return " ".join(visible.split())[:_SNIPPET_CHARS]
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _parsed(data: bytes) -> Any:
+    """The JSON value of `data`. ValueError when it isn't one."""
+    try:
+        return json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _error_reason(label: str, doc: Any) -> str:
+    error = doc.get("error") if isinstance(doc, dict) else None
+    kind = error.get("type") if isinstance(error, dict) else None
+    return f"{label}: {_one_line(kind)}" if isinstance(kind, str) else label
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _usage(usage: Json) -> Usage:
+    written = _count(usage, "cache_creation_input_tokens")
+    lifetimes = usage.get("cache_creation")
+    one_hour = 0
+    if isinstance(lifetimes, dict):
+        one_hour = _count(lifetimes, "ephemeral_1h_input_tokens")
+    return Usage(
+        input_tokens=_count(usage, "input_tokens"),
+        output_tokens=_count(usage, "output_tokens"),
+        cache_read_tokens=_count(usage, "cache_read_input_tokens"),
+        cache_write_tokens=written,
+        cache_write_1h_tokens=min(one_hour, written),
+    )
+
+
+def _count(usage: Json, field: str) -> int:
+    value = usage.get(field)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -1,0 +1,89 @@
+"""Which header fields go up to the provider and which a replayed answer carries.
+
+Field lists are `(name, value)` pairs of bytes with lower-case names; order and repetition are
+kept. Nothing named for one hop, and nothing of the proxy's own, ever crosses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+    }
+)
+"""Fields of one connection only (RFC 9110, 7.6.1). Any other `proxy-*` field counts as well."""
+
+NOT_FORWARDED: Final = frozenset(
+    {
+        b"host",  # the upstream's own
+        b"content-length",  # made again for the body that is sent
+        b"expect",  # answered here: the body was read already (RFC 9110, 10.1.1)
+        b"cookie",  # belongs to this origin, not to the provider
+    }
+)
+"""Request fields that end at the proxy, besides the hop-by-hop ones and its own."""
+
+NOT_REPLAYED: Final = frozenset(
+    {
+        b"date",  # says when this message was made (RFC 9110, 6.6.1)
+        b"age",  # made again for each replay (RFC 9111, 5.1)
+        b"content-length",  # made again for the body that is sent
+        b"set-cookie",  # was meant for the client of the first answer
+        b"set-cookie2",
+        b"server-timing",  # measures the first exchange
+        b"alt-svc",  # these two speak for the provider's origin, which this proxy isn't
+        b"strict-transport-security",
+    }
+)
+"""Response fields a replay leaves out, besides those of one hop (RFC 9111, 3.1) and `x-cache*`."""
+
+_OWN_REQUEST: Final = (b"x-cache-", b"x-stasis-")
+
+
+def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """`headers` without those of one hop, and without what `connection` lists (RFC 9110, 7.6.1).
+
+    Keys are to be made from the result, so that a field that isn't forwarded isn't in the key.
+    """
+    fields = list(headers)
+    dropped = HOP_BY_HOP
+    for name, value in fields:
+        if name == b"connection":
+            dropped |= {option.strip().lower() for option in value.split(b",")}
+    return [
+        (name, value)
+        for name, value in fields
+        if name not in dropped and not name.startswith(b"proxy-")
+    ]
+
+
+def forwarded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The request fields that go up to the provider."""
+    return [
+        (name, value)
+        for name, value in end_to_end(headers)
+        if name not in NOT_FORWARDED and name != b"x-cache" and not name.startswith(_OWN_REQUEST)
+    ]
+
+
+def replayed(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The response fields that are stored with an answer and sent again with a hit."""
+    return [
+        (name, value)
+        for name, value in end_to_end(headers)
+        if name not in NOT_REPLAYED and name != b"x-cache" and not name.startswith(b"x-cache-")
+    ]

@@ -1,0 +1,193 @@
+"""The keys beyond the exact one: normalized and suffix, and the rules of `normalize.json`.
+
+Everything is hashed but what is named here or stripped by a rule. A body that isn't a strict JSON
+object has no further key, and neither has one that can't be normalized within its time budget:
+then the exact key is all there is. No body and no pattern raises out of `further_keys`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from llm_cache.errors import SettingsError
+from llm_cache.wire import strict_json
+from llm_cache.wire.keys import tier_key
+from llm_cache.wire.provider import Endpoint, Provider
+
+if TYPE_CHECKING:
+    import regex  # type: ignore[import-untyped, unused-ignore]
+
+PLACEHOLDER: Final = "<NORM>"
+"""What each match of a rule becomes."""
+
+_FIELDS: Final = ("system_strip", "message_strip", "suffix_only", "suffix_turns")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What `normalize.json` says. `Rules()` strips nothing and leaves the suffix tier off."""
+
+    system_strip: tuple[str, ...] = ()
+    message_strip: tuple[str, ...] = ()
+    suffix_only: bool = False
+    suffix_turns: int = 3
+
+    @property
+    def strips(self) -> bool:
+        """True when some text has to be searched by a pattern."""
+        return bool(self.system_strip or self.message_strip)
+
+    @staticmethod
+    def parse(text: str, source: str) -> Rules:
+        """The rules in `text`, the content of the file named `source`.
+
+        Raises SettingsError: the field, its value and what is allowed, or the pattern that
+        doesn't compile and where.
+        """
+        try:
+            doc = strict_json.parse(text.encode("utf-8"))
+        except ValueError as error:
+            raise SettingsError(f"{source}: not valid JSON: {error}") from None
+        if not isinstance(doc, dict):
+            raise SettingsError(f"{source}: must be a JSON object, not {_shown(doc)}")
+        for field in doc:
+            if field not in _FIELDS:
+                allowed = ", ".join(_FIELDS)
+                raise SettingsError(f"{source}: unknown field {field!r} (allowed: {allowed})")
+        suffix_only = doc.get("suffix_only", False)
+        if not isinstance(suffix_only, bool):
+            raise SettingsError(
+                f"{source}: suffix_only is {_shown(suffix_only)}, allowed: true or false"
+            )
+        turns = doc.get("suffix_turns", 3)
+        if isinstance(turns, bool) or not isinstance(turns, int) or turns < 1:
+            raise SettingsError(
+                f"{source}: suffix_turns is {_shown(turns)}, allowed: a whole number from 1"
+            )
+        return Rules(
+            system_strip=_patterns(doc, "system_strip", source),
+            message_strip=_patterns(doc, "message_strip", source),
+            suffix_only=suffix_only,
+            suffix_turns=turns,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FurtherKeys:
+    """The keys of the tiers after `exact`, None where the request has none; `note` says why not."""
+
+    normalized: bytes | None
+    suffix: bytes | None
+    note: str = ""
+
+
+def further_keys(
+    provider: Provider,
+    endpoint: Endpoint,
+    prefix: bytes,
+    body: bytes,
+    rules: Rules,
+    budget_sec: float,
+) -> FurtherKeys:
+    """The normalized and the suffix key of `body`. Never raises.
+
+    Patterns may take `budget_sec` seconds together and don't hold the interpreter lock while they
+    search. Large bodies and rules that strip belong in a worker thread.
+    """
+    try:
+        doc = strict_json.parse(body)
+        if not isinstance(doc, dict):
+            return FurtherKeys(None, None, "the body is not a JSON object")
+        provider.strip_volatile(endpoint, doc)
+        if rules.strips:
+            deadline = time.monotonic() + budget_sec
+            provider.map_texts(
+                endpoint,
+                doc,
+                _stripper(rules.system_strip, "system_strip", deadline),
+                _stripper(rules.message_strip, "message_strip", deadline),
+            )
+        normalized = tier_key("normalized", prefix, strict_json.canonical(doc))
+        suffix = None
+        if rules.suffix_only and provider.keep_last(endpoint, doc, rules.suffix_turns):
+            tier = f"suffix {rules.suffix_turns}"
+            suffix = tier_key(tier, prefix, strict_json.canonical(doc))
+    except _OverBudgetError as error:
+        return FurtherKeys(None, None, str(error))
+    except ValueError as error:
+        return FurtherKeys(None, None, f"the body is not strict JSON: {error}")
+    except RecursionError:
+        return FurtherKeys(None, None, "the body is nested too deeply")
+    return FurtherKeys(normalized, suffix)
+
+
+class _OverBudgetError(Exception):
+    """The patterns took longer than the request may spend on them."""
+
+
+def _stripper(patterns: tuple[str, ...], field: str, deadline: float) -> Callable[[str], str]:
+    def strip(text: str) -> str:
+        for index, pattern in enumerate(patterns):
+            left = deadline - time.monotonic()
+            try:
+                if left <= 0:
+                    raise TimeoutError
+                text = _compiled(pattern).sub(_placeholder, text, timeout=left, concurrent=True)
+            except TimeoutError:
+                raise _OverBudgetError(
+                    f"{field}[{index}] {pattern!r} ran out of time on this body"
+                ) from None
+        return text
+
+    return strip
+
+
+def _placeholder(_match: object) -> str:
+    return PLACEHOLDER
+
+
+@lru_cache(maxsize=512)
+def _compiled(pattern: str) -> regex.Pattern[str]:
+    # Imported late: it costs a command's start-up, and only rules need it.
+    import regex  # type: ignore[import-untyped, unused-ignore]
+
+    return regex.compile(pattern)
+
+
+def _patterns(doc: dict[str, Any], field: str, source: str) -> tuple[str, ...]:
+    import regex  # type: ignore[import-untyped, unused-ignore]
+
+    patterns = doc.get(field, [])
+    if not isinstance(patterns, list):
+        raise SettingsError(
+            f"{source}: {field} is {_shown(patterns)}, allowed: a list of regular expressions"
+        )
+    for index, pattern in enumerate(patterns):
+        if not isinstance(pattern, str):
+            raise SettingsError(
+                f"{source}: {field}[{index}] is {_shown(pattern)}, allowed: a string"
+            )
+        try:
+            _compiled(pattern)
+        except regex.error as error:
+            place = "" if error.pos is None else f" at position {error.pos}"
+            raise SettingsError(
+                f"{source}: {field}[{index}] {pattern!r} is not a regular expression: "
+                f"{error.msg}{place}"
+            ) from None
+        except (RecursionError, OverflowError, MemoryError, ValueError) as error:
+            raise SettingsError(
+                f"{source}: {field}[{index}] {pattern!r} is not a usable regular expression: "
+                f"{error}"
+            ) from None
+    return tuple(patterns)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,166 @@
+"""What tokens cost, in US dollars.
+
+First what `prices.json` says, then the `genai-prices` data that is installed (no network, no
+updates). A model that neither knows has no price: None, never 0 and never a guess.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from llm_cache.errors import SettingsError
+from llm_cache.wire import strict_json
+from llm_cache.wire.provider import Usage
+
+if TYPE_CHECKING:
+    from genai_prices import types as genai
+
+_RATES: Final = ("input", "output", "cache_read", "cache_write")
+_ALLOWED: Final = (
+    "[input, output] or an object with input, output and, if wanted, cache_read and cache_write: "
+    "US dollars per token, from 0"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """US dollars per token. A cache rate that wasn't given is the input rate."""
+
+    input: float
+    output: float
+    cache_read: float
+    cache_write: float
+
+
+class Prices:
+    """The prices in force. Thread-safe; unchanging once made."""
+
+    __slots__ = ("_rates",)
+
+    def __init__(self, rates: dict[str, Rates]) -> None:
+        # Longest first, so that the first substring found is the longest.
+        self._rates = dict(sorted(rates.items(), key=lambda item: (-len(item[0]), item[0])))
+
+    @staticmethod
+    def load(text: str | None, source: str) -> Prices:
+        """The prices with the overrides in `text`, the content of the file named `source`.
+
+        None: no such file. Two forms: `{"haiku": [0.8e-6, 4e-6]}` and `{"haiku": {"input": 0.8e-6,
+        "output": 4e-6, "cache_read": ..., "cache_write": ...}}`; a name counts for every model that
+        holds it, the longest name first. Raises SettingsError: which entry, its value, what is
+        allowed.
+        """
+        if text is None:
+            return Prices({})
+        try:
+            doc = strict_json.parse(text.encode("utf-8"))
+        except ValueError as error:
+            raise SettingsError(f"{source}: not valid JSON: {error}") from None
+        if not isinstance(doc, dict):
+            raise SettingsError(f"{source}: must be a JSON object of model names")
+        return Prices({name.lower(): _rates(name, value, source) for name, value in doc.items()})
+
+    def cost(self, provider: str, model: str, usage: Usage) -> float | None:
+        """What `usage` cost in US dollars, or None when the model's price isn't known."""
+        read, written = usage.cache_read_tokens, usage.cache_write_tokens
+        cached = read + written
+        if usage.input_includes_cache:
+            whole, fresh = max(usage.input_tokens, cached), max(usage.input_tokens - cached, 0)
+        else:
+            whole, fresh = usage.input_tokens + cached, usage.input_tokens
+        if (rates := self._override(model)) is not None:
+            return (
+                fresh * rates.input
+                + usage.output_tokens * rates.output
+                + read * rates.cache_read
+                + written * rates.cache_write
+            )
+        if (found := _genai_model(provider, model)) is None:
+            return None
+        from genai_prices import Usage as GenaiUsage
+
+        owner, info = found
+        tokens = GenaiUsage(
+            input_tokens=whole,  # genai-prices counts cached tokens as input tokens too
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=read,
+            cache_write_tokens=written,
+            cache_write_1h_tokens=min(usage.cache_write_1h_tokens, written),
+        )
+        try:
+            return float(info.calc_price(tokens, owner).total_price)
+        except ValueError:
+            return None
+
+    def per_token(self, model: str, provider: str | None = None) -> tuple[float, float] | None:
+        """US dollars per (input, output) token, before any tier for long prompts; None: unknown."""
+        if (rates := self._override(model)) is not None:
+            return rates.input, rates.output
+        if (found := _genai_model(provider, model)) is None:
+            return None
+        prices = _prices_now(found[1])
+        return _base(prices.input_mtok) / 1e6, _base(prices.output_mtok) / 1e6
+
+    def _override(self, model: str) -> Rates | None:
+        name = model.lower()
+        if (rates := self._rates.get(name)) is not None:
+            return rates
+        return next((rates for part, rates in self._rates.items() if part in name), None)
+
+
+def _rates(name: str, value: Any, source: str) -> Rates:
+    if not name:
+        raise SettingsError(f"{source}: a model name is empty")
+    if isinstance(value, list) and len(value) == 2:
+        numbers = {"input": value[0], "output": value[1]}
+    elif isinstance(value, dict) and {"input", "output"} <= value.keys() <= set(_RATES):
+        numbers = value
+    else:
+        raise SettingsError(f"{source}: {name!r} is {value!r}, allowed: {_ALLOWED}")
+    for field, number in numbers.items():
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int | float)
+            or not math.isfinite(number)
+            or number < 0
+        ):
+            raise SettingsError(
+                f"{source}: {name!r} has {field} {number!r}, allowed: US dollars per token, from 0"
+            )
+    fresh = float(numbers["input"])
+    return Rates(
+        input=fresh,
+        output=float(numbers["output"]),
+        cache_read=float(numbers.get("cache_read", fresh)),
+        cache_write=float(numbers.get("cache_write", fresh)),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _genai_model(provider: str | None, model: str) -> tuple[genai.Provider, genai.ModelInfo] | None:
+    """The provider and model of the price data, or None when it has no price for them."""
+    from genai_prices.data_snapshot import get_snapshot  # costs 0.15 s of a command's start-up
+
+    try:
+        found = get_snapshot().find_provider_model(model, None, provider, None)
+    except LookupError:
+        return None
+    prices = _prices_now(found[1])
+    return None if prices.input_mtok is None and prices.output_mtok is None else found
+
+
+def _prices_now(info: genai.ModelInfo) -> genai.ModelPrice:
+    from datetime import UTC, datetime
+
+    return info.get_prices(datetime.now(UTC))
+
+
+def _base(price: Decimal | genai.TieredPrices | None) -> float:
+    """Dollars per million tokens; what a model has no price for it doesn't charge."""
+    if price is None:
+        return 0.0
+    return float(price if isinstance(price, Decimal) else price.base)

@@ -1,0 +1,18 @@
+"""The providers llm-cache knows. Adding one is a file in this folder and a line here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from llm_cache.wire.anthropic import Anthropic
+from llm_cache.wire.provider import Provider
+
+PROVIDERS: Final[tuple[Provider, ...]] = (Anthropic(),)
+"""In the order their `claims` are asked."""
+
+_BY_NAME: Final = {provider.name: provider for provider in PROVIDERS}
+
+
+def by_name(name: str) -> Provider | None:
+    """The provider with this name (`anthropic`), or None."""
+    return _BY_NAME.get(name)
