@@ -1,0 +1,80 @@
+"""What every backend of the store promises. `Store` (local.py) is the one there is.
+
+A backend is one class with these methods; the contract test runs against each. All methods are
+synchronous, may be called from several threads at once, and raise StoreError and nothing else
+(`ValueError` for arguments no store could take).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from llm_cache.store.entry import Entry, Stored, Tally, Totals
+
+
+class LedgerBackend(Protocol):
+    """The durable record of calls: counters by scope and name."""
+
+    def add(self, tallies: Mapping[str, Tally]) -> None:
+        """Add amounts to counters; durable against a kill when it returns."""
+
+    def read(self) -> dict[str, dict[str, int | float]]:
+        """Return every counter by scope and name."""
+
+
+class Backend(Protocol):
+    """A store of answers by key."""
+
+    @property
+    def ledger(self) -> LedgerBackend:
+        """The ledger kept with the answers; `clear` leaves it alone."""
+
+    def get(self, key: bytes, *, max_age: float | None = None) -> Stored | None:
+        """Return what `key` points to, whole and verified, or None.
+
+        None when there is nothing, when it is expired, damaged, or `max_age` seconds old or more.
+        """
+
+    def get_in_memory(self, key: bytes, *, max_age: float | None = None) -> Stored | None:
+        """Return the same when it takes microseconds; None may also mean: ask `get`."""
+
+    def put(
+        self,
+        keys: Sequence[bytes],
+        meta: bytes,
+        body: bytes,
+        *,
+        request: bytes | None = None,
+        ttl: float | None = None,
+        tallies: Mapping[str, Tally] | None = None,
+    ) -> Entry:
+        """Store an answer under all its keys, all or nothing; the limits hold when it returns.
+
+        A key that pointed elsewhere moves here; an entry without a key left goes. StoreError means
+        that nothing was changed, tallies included. A negative ttl is a ValueError.
+        """
+
+    def request_body(self, entry: Entry) -> bytes | None:
+        """Return the request body kept with an entry, None when there is none (any more)."""
+
+    def find(self, key_prefix_hex: str, limit: int) -> list[tuple[str, Entry]]:
+        """Return up to `limit` entries with a key that starts so, each once, with that key."""
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """Yield every entry with its primary key in hex, most recently used first."""
+
+    def delete(self, key: bytes) -> bool:
+        """Remove the entry any of whose keys this is; return whether there was one."""
+
+    def clear(self) -> int:
+        """Remove every entry; return how many there were."""
+
+    def totals(self) -> Totals:
+        """Return how much is stored, at a cost that doesn't grow."""
+
+    def flush(self) -> None:
+        """Do a bounded piece of the housekeeping; to be called every second or so."""
+
+    def close(self) -> None:
+        """Write what is pending and let go of everything."""

@@ -1,0 +1,278 @@
+"""The index: one SQLite file that knows every entry, key and blob, and holds the ledger.
+
+Format 1: `PRAGMA application_id` is 0x6C6C6D63 ("llmc"), `PRAGMA user_version` is the format's
+number, the journal is a WAL, and the tables are those of `SCHEMA`:
+
+- entries: one row per answer. Digests are the 16 bytes of an XXH3-128, times are unix seconds.
+  The indexes are what makes every limit a look-up: the least recently used entry, the least
+  recently used one with a request body, the oldest without a ttl, the first due with one.
+- keys: every key of every entry; `rank` is its place among them, 0 is the primary one.
+- blobs: every blob file with the size of its body, its size on disk and how many times entries
+  point at it.
+- totals: one row. `entries` and `bytes` are exact at every commit; `last_id` gives ids that are
+  never used twice; `removals` moves with every commit that took away or repointed a key, and with
+  no other, so that who remembers it knows whether anything read before may have gone.
+- ledger: counters by scope and name.
+
+Promises:
+- Changes happen in IMMEDIATE transactions under the write lock, on one connection per process.
+- A connection never crosses a fork and never outlives the file it was opened on.
+- A format newer than this one is refused with nothing touched. A file that isn't a usable index
+  is set aside as `index.sqlite.broken-<unix time>` and a new one is begun; its ledger is taken
+  over as far as it can be read. Corruption seen later leaves a mark (`index.suspect`), and the
+  next open sets that index aside.
+- synchronous=NORMAL: a killed process loses no commit; a power cut may lose the last ones, but
+  leaves a sound file.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from llm_cache.errors import StoreError, StoreFormatError
+
+FORMAT = 1
+APPLICATION_ID = 0x6C6C6D63
+
+BUSY_SEC = 10.0
+_CORRUPTION = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+SCHEMA = (
+    """CREATE TABLE entries(
+        id INTEGER PRIMARY KEY,
+        digest BLOB NOT NULL,
+        request BLOB,
+        created REAL NOT NULL,
+        accessed REAL NOT NULL,
+        hits INTEGER NOT NULL,
+        ttl REAL,
+        meta BLOB NOT NULL)""",
+    "CREATE INDEX entries_used ON entries(accessed)",
+    "CREATE INDEX entries_requests ON entries(accessed) WHERE request IS NOT NULL",
+    "CREATE INDEX entries_aging ON entries(created) WHERE ttl IS NULL",
+    "CREATE INDEX entries_timed ON entries(created) WHERE ttl IS NOT NULL",
+    "CREATE INDEX entries_due ON entries(created + ttl) WHERE ttl IS NOT NULL",
+    """CREATE TABLE keys(
+        key BLOB PRIMARY KEY,
+        entry INTEGER NOT NULL,
+        rank INTEGER NOT NULL) WITHOUT ROWID""",
+    "CREATE INDEX keys_entry ON keys(entry, rank)",
+    """CREATE TABLE blobs(
+        digest BLOB PRIMARY KEY,
+        size INTEGER NOT NULL,
+        disk_size INTEGER NOT NULL,
+        refs INTEGER NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE totals(
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        entries INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        last_id INTEGER NOT NULL,
+        removals INTEGER NOT NULL)""",
+    "INSERT INTO totals VALUES(1, 0, 0, 0, 0)",
+    """CREATE TABLE ledger(
+        scope TEXT NOT NULL,
+        name TEXT NOT NULL,
+        value NUMERIC NOT NULL,
+        PRIMARY KEY (scope, name)) WITHOUT ROWID""",
+)
+_TABLES = {"entries", "keys", "blobs", "totals", "ledger"}
+_SIDE_FILES = ("", "-wal", "-shm", "-journal")
+
+Row: TypeAlias = tuple[Any, ...]
+Log: TypeAlias = Callable[[str], None]
+
+
+class Unusable(Exception):
+    """The file isn't an index of ours that can be worked with."""
+
+
+def is_corruption(error: BaseException) -> bool:
+    """Tell whether SQLite says that the file itself is bad (not busy, not full)."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return (
+        isinstance(error, sqlite3.DatabaseError) and code is not None and code & 255 in _CORRUPTION
+    )
+
+
+class Index:
+    """The connections of this process to one index file.
+
+    `read` is for short look-ups under `read_lock`, by any thread. `write` is used only inside the
+    store's write lock. `open` and `reopen` are to be called with that lock held.
+    """
+
+    read: sqlite3.Connection
+    write: sqlite3.Connection
+
+    def __init__(self, root: Path, log: Log, now: Callable[[], float]) -> None:
+        self.path = root / "index.sqlite"
+        self.read_lock = threading.Lock()
+        self._suspect = root / "index.suspect"
+        self._log = log
+        self._now = now
+        self._file: os.stat_result | None = None
+
+    def refuse_newer(self) -> None:
+        """Raise StoreFormatError when the file's header names a newer format. Touches nothing."""
+        try:
+            with self.path.open("rb") as file:
+                header = file.read(72)
+        except (FileNotFoundError, IsADirectoryError):
+            return
+        ours = int.from_bytes(header[68:72], "big") == APPLICATION_ID
+        if header.startswith(b"SQLite format 3\0") and ours:
+            self._check_format(int.from_bytes(header[60:64], "big"))
+
+    def _check_format(self, found: int) -> None:
+        if found > FORMAT:
+            raise StoreFormatError(
+                f"{self.path} has format {found}, this llm-cache knows formats up to {FORMAT}: "
+                "use a newer llm-cache, or another LLM_CACHE_HOME"
+            )
+
+    def open(self) -> None:
+        """Open the index: made when it isn't there, set aside and made when it is unusable."""
+        self.refuse_newer()
+        ledger: list[Row] = []
+        if self._is_suspect():
+            self._log(f"store: {self.path} was found corrupt earlier")
+            ledger = self._set_aside()
+        try:
+            self._open()
+        except (Unusable, sqlite3.DatabaseError) as error:
+            if not isinstance(error, Unusable) and not self._is_unusable(error):
+                raise
+            self._log(f"store: {self.path} can't be used ({error})")
+            ledger = self._set_aside()
+            self._open()
+        self._suspect.unlink(missing_ok=True)
+        if ledger:
+            self.write.executemany("INSERT OR IGNORE INTO ledger VALUES(?, ?, ?)", ledger)
+
+    def _is_unusable(self, error: sqlite3.DatabaseError) -> bool:
+        return is_corruption(error) or (self.path.exists() and not self.path.is_file())
+
+    def _open(self) -> None:
+        fd = -1
+        if not self.path.is_dir():
+            # SQLite gives its -wal and -shm the mode of the file itself.
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.fchmod(fd, 0o600)
+            os.close(fd)
+        write = self.connect()
+        try:
+            self._prepare(write)
+            read = self.connect()
+        except BaseException:
+            write.close()
+            raise
+        self.write, self.read = write, read
+        self._file = self.path.stat()
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        found = db.execute("PRAGMA user_version").fetchone()[0]
+        self._check_format(found)
+        tables = {
+            name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
+        if not tables and not found:
+            # Before the WAL, so that the header in the file itself tells the format from the start.
+            db.execute("BEGIN IMMEDIATE")
+            for statement in SCHEMA:
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+            db.execute("COMMIT")
+        elif db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise Unusable("it belongs to another program")
+        elif found != FORMAT or not tables >= _TABLES:
+            raise Unusable(f"format {found} with tables {', '.join(sorted(tables)) or 'none'}")
+        mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise StoreError(f"{self.path}: this file system can't hold a WAL (got {mode})")
+        if db.execute("SELECT count(*) FROM totals").fetchone()[0] != 1:
+            raise Unusable("it has no totals")
+
+    def connect(self) -> sqlite3.Connection:
+        """Return a new connection, for whoever reads at length. The caller closes it."""
+        db = sqlite3.connect(
+            self.path, timeout=BUSY_SEC, isolation_level=None, check_same_thread=False
+        )
+        try:
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA cache_size = -4000")
+            db.execute("PRAGMA journal_size_limit = 67108864")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def replaced(self) -> bool:
+        """Tell whether another file than the one that is open is at the index's path now."""
+        try:
+            return self._file is None or not os.path.samestat(self.path.stat(), self._file)
+        except FileNotFoundError:
+            return True
+
+    def close(self) -> None:
+        """Close both connections; the last process to close folds the WAL into the file."""
+        self.read.close()
+        self.write.close()
+
+    def suspect(self, error: BaseException) -> None:
+        """Leave word for the next open that this file is corrupt."""
+        if self._file is None:
+            return
+        self._log(f"store: {self.path} is corrupt ({error}); the next start sets it aside")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        fd = os.open(self._suspect, flags, 0o600)
+        try:
+            os.write(fd, str(self._file.st_ino).encode())
+        finally:
+            os.close(fd)
+
+    def _is_suspect(self) -> bool:
+        try:
+            return self._suspect.read_bytes() == str(self.path.stat().st_ino).encode()
+        except FileNotFoundError:
+            return False
+
+    def _set_aside(self) -> list[Row]:
+        """Rename the index and its side files; return what of its ledger can still be read."""
+        ledger = self._salvage()
+        name = f"{self.path.name}.broken-{int(self._now())}"
+        count = 1
+        while self.path.with_name(name).exists():
+            count += 1
+            name = f"{self.path.name}.broken-{int(self._now())}-{count}"
+        for suffix in _SIDE_FILES:
+            side = self.path.with_name(self.path.name + suffix)
+            if side.exists():
+                side.rename(self.path.with_name(name + suffix))
+        self._log(f"store: set aside as {name}; a new index is begun, its answers start over")
+        return ledger
+
+    def _salvage(self) -> list[Row]:
+        if not self.path.is_file():
+            return []
+        try:
+            db = sqlite3.connect(self.path, timeout=BUSY_SEC, isolation_level=None)
+        except sqlite3.Error:
+            return []
+        rows: list[Row] = []
+        try:
+            for row in db.execute(
+                "SELECT scope, name, value FROM ledger WHERE typeof(scope) = 'text'"
+                " AND typeof(name) = 'text' AND typeof(value) IN ('integer', 'real')"
+            ):
+                rows.append(row)
+        except (sqlite3.Error, UnicodeDecodeError):
+            pass
+        finally:
+            db.close()
+        return rows

@@ -1,0 +1,600 @@
+"""The local store: the files and the index of one folder, behind one thread-safe object.
+
+What always holds:
+- The way of a hit is `get_in_memory`, top to bottom; `_get_from_disk` is the way of a hit that
+  isn't in memory. Neither writes anything: uses are noted in `touches`, `flush` writes them.
+- Everything that changes rows or files goes through `_write`: the write lock, one transaction,
+  files before the commit or after it.
+- Only StoreError leaves this room; `_door` is where sqlite3, OSError and zstandard end.
+- After a fork the child has connections, locks and memory of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import zstandard
+from llm_cache.errors import StoreError
+from llm_cache.store import integrity
+from llm_cache.store.blobs import SHARDS, BlobDamaged, Blobs, Step
+from llm_cache.store.entry import Entry, Stored, Tally, Totals
+from llm_cache.store.index import BUSY_SEC, Index, Log, Row, is_corruption
+from llm_cache.store.ledger import Ledger
+from llm_cache.store.limits import Limits
+from llm_cache.store.lock import WriteLock
+from llm_cache.store.memory import MemoryTier, Slot
+from llm_cache.store.touches import Touches
+from llm_cache.store.transaction import Transaction
+
+_ENTRY = (
+    "e.id, e.meta, e.digest, b.size, b.disk_size, e.request, e.created, e.accessed, e.hits, e.ttl"
+)
+_FIND_BY_KEY = (
+    f"SELECT {_ENTRY}, t.removals FROM keys k JOIN entries e ON e.id = k.entry"  # noqa: S608
+    " JOIN blobs b ON b.digest = e.digest JOIN totals t WHERE k.key = ?"
+)
+_FIND_BY_PREFIX = (
+    f"SELECT {_ENTRY}, k.key FROM keys k JOIN entries e ON e.id = k.entry"  # noqa: S608
+    " JOIN blobs b ON b.digest = e.digest WHERE k.key >= ? AND k.key > ? ORDER BY k.key LIMIT ?"
+)
+_PAGE = (
+    f"SELECT {_ENTRY}, (SELECT key FROM keys WHERE entry = e.id ORDER BY rank LIMIT 1)"  # noqa: S608
+    " FROM entries e INDEXED BY entries_used JOIN blobs b ON b.digest = e.digest"
+    " WHERE (e.accessed, e.id) < (?, ?) ORDER BY e.accessed DESC, e.id DESC LIMIT ?"
+)
+_PAGE_SIZE = 200
+_TOUCHES_PER_WRITE = 1_000
+_REMOVALS_PER_WRITE = 200
+_HOUSEKEEPING_SEC = 0.05
+_FOREIGN = (sqlite3.Error, OSError, zstandard.ZstdError, OverflowError)
+
+_left_to_the_parent: list[object] = []  # closing a forked connection would harm the parent's file
+
+
+def _no_step(name: str) -> None:
+    pass
+
+
+def _no_log(line: str) -> None:
+    pass
+
+
+class Store:
+    """Answers on disk by key, within limits. Open one with `Store.open`."""
+
+    def __init__(
+        self,
+        path: Path,
+        limits: Limits,
+        *,
+        clock: Callable[[], float],
+        log: Log,
+        step: Step,
+    ) -> None:
+        self.path = path
+        self.limits = limits
+        self._clock = clock
+        self._log = log
+        self._step = step
+        self._blobs = Blobs(path, step)
+        self._lock = WriteLock(path / "lock", BUSY_SEC)
+        self._index = Index(path, log, clock)
+        self._memory = MemoryTier(limits.max_memory_bytes)
+        self._touches = Touches()
+        self._pid = os.getpid()
+        self._open = False
+        self._version = -1  # PRAGMA data_version of the read connection when removals were read
+        self._removals = -1
+        self._unswept = list(range(SHARDS))
+        random.shuffle(self._unswept)  # so that short lives sweep everything between them
+        self.ledger = Ledger(self._write, self._select)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        limits: Limits,
+        *,
+        clock: Callable[[], float] = time.time,
+        log: Log = _no_log,
+        step: Step = _no_step,
+    ) -> Store:
+        """Open the store in the folder `path`, making it when it isn't there.
+
+        `clock` gives unix seconds, `log` takes one line of what went wrong and was dealt with,
+        `step` hears the name of each step of a write (crash tests use it). Raises
+        StoreFormatError, with nothing touched, when a newer llm-cache wrote the store, StoreError
+        when it can't be opened. An index that can't be used is set aside and a new one begun.
+        """
+        store = cls(path, limits, clock=clock, log=log, step=step)
+        with store._door():
+            store._index.refuse_newer()
+            store._blobs.lay_out()
+            with store._lock.held():
+                store._index.open()
+            store._open = True
+            store._blobs.sweep_drafts()
+            store._sweep_some(time.monotonic() + _HOUSEKEEPING_SEC / 5)
+        return store
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path} {'open' if self._open else 'closed'}>"
+
+    # -- reading
+
+    def get(self, key: bytes, *, max_age: float | None = None) -> Stored | None:
+        """Return what `key` points to, whole and verified, or None.
+
+        None when there is nothing, when it is expired or damaged (then it is dropped, and damage
+        is logged), or when it is `max_age` seconds old or more. Raises StoreError when the index
+        can't be read.
+        """
+        stored = self.get_in_memory(key, max_age=max_age)
+        if stored is not None:
+            return stored
+        with self._door():
+            return self._get_from_disk(key, max_age)
+
+    def get_in_memory(self, key: bytes, *, max_age: float | None = None) -> Stored | None:
+        """Return what `key` points to if the memory tier has it: microseconds, no file opened.
+
+        None may also mean that `get` would find it. Raises StoreError when the index can't be read.
+        """
+        if os.getpid() != self._pid:
+            self._after_fork()
+        slot = self._memory.get(key)
+        if slot is None:
+            return None
+        stored = slot.stored
+        entry = stored.entry
+        now = self._clock()
+        if not entry.created <= now < slot.expires:
+            self._memory.drop(key)
+            return None
+        if max_age is not None and now - entry.created >= max_age:
+            return None
+        try:
+            with self._index.read_lock:
+                select = self._index.read.execute
+                version = select("PRAGMA data_version").fetchone()[0]
+                if version != self._version:
+                    self._removals = select("SELECT removals FROM totals").fetchone()[0]
+                    self._version = version
+                if slot.removals != self._removals:
+                    there = select("SELECT entry FROM keys WHERE key = ?", (key,)).fetchone()
+                    if there is None or there[0] != entry.id:
+                        self._memory.drop(key)
+                        return None
+                    slot.removals = self._removals
+        except sqlite3.Error as error:
+            raise self._mapped(error) from error
+        self._touches.note(entry.id, now)
+        return stored
+
+    def _get_from_disk(self, key: bytes, max_age: float | None) -> Stored | None:
+        while True:
+            with self._index.read_lock:
+                row = self._index.read.execute(_FIND_BY_KEY, (key,)).fetchone()
+            if row is None:
+                return None
+            entry = _entry(row)
+            now = self._clock()
+            if self.limits.expires(entry) <= now:
+                self._drop(entry, lambda: True)
+                return None
+            if entry.created > now:
+                with self._write() as transaction:
+                    transaction.arrived(entry.id, now)
+                continue
+            if max_age is not None and now - entry.created >= max_age:
+                return None
+            try:
+                body = self._blobs.read(entry.digest, entry.size, entry.disk_size)
+            except BlobDamaged as error:
+                # A writer may have removed or replaced it since the look-up: ask again, alone.
+                if self._drop(entry, lambda: self._is_damaged(key)):
+                    self._log(f"store: blob {entry.digest} dropped, a miss: {error}")
+                    return None
+                continue
+            stored = Stored(entry, body)
+            self._memory.keep(key, Slot(stored, self.limits.expires(entry), row[-1]))
+            self._touches.note(entry.id, now)
+            return stored
+
+    def _is_damaged(self, key: bytes) -> bool:
+        row = self._index.write.execute(_FIND_BY_KEY, (key,)).fetchone()
+        if row is None:
+            return False
+        entry = _entry(row)
+        try:
+            self._blobs.read(entry.digest, entry.size, entry.disk_size)
+        except BlobDamaged:
+            return True
+        return False
+
+    def _drop(self, entry: Entry, is_so: Callable[[], bool]) -> bool:
+        """Remove an entry if `is_so` still says so under the write lock; return whether it did."""
+        with self._write() as transaction:
+            if not is_so():
+                return False
+            transaction.remove(entry.id)
+            return True
+
+    def request_body(self, entry: Entry) -> bytes | None:
+        """Return the request body kept with `entry`, None when there is none (any more).
+
+        A damaged one is logged and dropped. Raises StoreError when the index can't be read.
+        """
+        if entry.request_digest is None:
+            return None
+        digest = bytes.fromhex(entry.request_digest)
+        query = "SELECT size, disk_size FROM blobs WHERE digest = ?"
+        with self._door():
+            with self._index.read_lock:
+                row = self._index.read.execute(query, (digest,)).fetchone()
+            if row is None:
+                return None
+            try:
+                return self._blobs.read(entry.request_digest, *row)
+            except BlobDamaged as error:
+                with self._write() as transaction:
+                    row = self._index.write.execute(query, (digest,)).fetchone()
+                    if row is None:
+                        return None
+                    try:
+                        return self._blobs.read(entry.request_digest, *row)
+                    except BlobDamaged:
+                        transaction.remove_request(entry.id)
+                self._log(f"store: request body {entry.request_digest} dropped: {error}")
+                return None
+
+    def find(self, key_prefix_hex: str, limit: int) -> list[tuple[str, Entry]]:
+        """Return up to `limit` entries with a key that starts so, each once, with that key.
+
+        A prefix that isn't hex fits nothing. Raises StoreError.
+        """
+        prefix = key_prefix_hex.lower()
+        if prefix.strip("0123456789abcdef"):
+            return []
+        start = bytes.fromhex(prefix + "0" * (len(prefix) % 2))
+        after = b""
+        found: dict[int, tuple[str, Entry]] = {}
+        with self._door(), closing(self._index.connect()) as db:
+            while len(found) < limit:
+                rows = db.execute(_FIND_BY_PREFIX, (start, after, _PAGE_SIZE)).fetchall()
+                now = self._clock()
+                for row in rows:
+                    after = row[-1]
+                    if not after.hex().startswith(prefix):
+                        return list(found.values())
+                    entry = _entry(row)
+                    if self.limits.expires(entry) > now and len(found) < limit:
+                        found.setdefault(entry.id, (after.hex(), entry))
+                if len(rows) < _PAGE_SIZE:
+                    break
+        return list(found.values())
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """Yield every entry that isn't expired with its primary key in hex.
+
+        Most recently used first. Read page by page, so that a long look holds nothing up; an entry
+        used meanwhile may be passed over. Raises StoreError.
+        """
+        with self._door():
+            self._write_touches()
+            db = self._index.connect()
+        with closing(db):
+            accessed, last = float("inf"), 1 << 62
+            while True:
+                with self._door():
+                    rows = db.execute(_PAGE, (accessed, last, _PAGE_SIZE)).fetchall()
+                now = self._clock()
+                for row in rows:
+                    entry = _entry(row)
+                    if self.limits.expires(entry) > now:
+                        yield row[-1].hex(), entry
+                if len(rows) < _PAGE_SIZE:
+                    return
+                accessed, last = entry.accessed, entry.id
+
+    def totals(self) -> Totals:
+        """Return how much is stored. One row is read. Expired entries count until pruned."""
+        ((entries, size),) = self._select("SELECT entries, bytes FROM totals")
+        return Totals(entries, size)
+
+    # -- writing
+
+    def put(
+        self,
+        keys: Sequence[bytes],
+        meta: bytes,
+        body: bytes,
+        *,
+        request: bytes | None = None,
+        ttl: float | None = None,
+        tallies: Mapping[str, Tally] | None = None,
+    ) -> Entry:
+        """Store an answer under all its keys; `keys[0]` is the primary one.
+
+        `request` is kept with it as long as there is room, `ttl` is in seconds (None: the store's
+        limit). All in one transaction: a key that pointed elsewhere moves here, an entry without a
+        key left goes, the limits hold when it returns, `tallies` are in the ledger. Raises
+        StoreError, and then nothing was changed: when it can't be written, or when the answer
+        alone is larger than `max_bytes`.
+        """
+        keys = tuple(dict.fromkeys(keys))
+        if not keys:
+            raise ValueError("an entry needs a key")
+        if ttl is not None and not ttl >= 0:
+            raise ValueError(f"ttl is {ttl}: it must be 0 or more")
+        with self._door():
+            answer = self._blobs.draft(body)
+            try:
+                self._refuse_oversized(answer.disk_size)
+                asked = None if request is None else self._blobs.draft(request)
+                try:
+                    with self._write() as transaction:
+                        # A clock read before the lock could be behind what others wrote since.
+                        now = self._clock()
+                        added, disk_size = transaction.add(keys, meta, answer, asked, ttl, now)
+                        # In place may be a blob of another size than the one drafted.
+                        self._refuse_oversized(disk_size)
+                        if tallies:
+                            transaction.tally(tallies)
+                        self._step("tallied")
+                        transaction.shrink(self.limits, self._touches, added, None)
+                finally:
+                    if asked is not None:
+                        asked.close()
+            finally:
+                answer.close()
+        kept = asked is not None and added not in transaction.without_request
+        entry = Entry(
+            id=added,
+            meta=meta,
+            digest=answer.digest,
+            size=len(body),
+            disk_size=disk_size,
+            request_digest=asked.digest if asked is not None and kept else None,
+            created=now,
+            accessed=now,
+            hits=0,
+            ttl=ttl,
+        )
+        slot = Slot(Stored(entry, body), self.limits.expires(entry), transaction.removals)
+        self._memory.keep(keys[0], slot)
+        return entry
+
+    def _refuse_oversized(self, disk_size: int) -> None:
+        if self.limits.max_bytes and disk_size > self.limits.max_bytes:
+            raise StoreError(
+                f"an answer of {disk_size} bytes on disk is larger than the whole store may be "
+                f"({self.limits.max_bytes}): not stored"
+            )
+
+    def delete(self, key: bytes) -> bool:
+        """Remove the entry any of whose keys this is; return whether there was one."""
+        with self._door(), self._write() as transaction:
+            row = self._index.write.execute(
+                "SELECT entry FROM keys WHERE key = ?", (key,)
+            ).fetchone()
+            return row is not None and transaction.remove(row[0])
+
+    def clear(self) -> int:
+        """Remove every entry; return how many there were. The ledger stays."""
+        with self._door():
+            away: list[Path | None] = []
+            with self._write(after=lambda: away.append(self._blobs.set_all_aside())) as transaction:
+                removed = transaction.remove_all()
+            self._memory.clear()
+            for folder in away:
+                if folder is not None:
+                    self._blobs.discard(folder)
+        return removed
+
+    # -- housekeeping
+
+    def flush(self) -> None:
+        """Write access times, prune what is expired, keep to the limits, sweep orphans.
+
+        Bounded: what isn't done in some hundredths of a second is left to the next call. To be
+        called every second or so. Raises StoreError.
+        """
+        with self._door():
+            until = time.monotonic() + _HOUSEKEEPING_SEC
+            if self._index.replaced():
+                with self._write():
+                    pass
+            self._write_touches()
+            while self._needs_pruning():
+                with self._write() as transaction:
+                    now = self._clock()
+                    transaction.from_the_future(now, _REMOVALS_PER_WRITE)
+                    for entry in transaction.expired(self.limits, now, _REMOVALS_PER_WRITE):
+                        transaction.remove(entry)
+                    transaction.shrink(self.limits, self._touches, None, _REMOVALS_PER_WRITE)
+                if time.monotonic() >= until:
+                    return
+            self._sweep_some(until)
+
+    def _write_touches(self) -> None:
+        while batch := self._touches.batch(_TOUCHES_PER_WRITE):
+            with self._write() as transaction:
+                transaction.touch(batch, self._clock())
+
+    def _needs_pruning(self) -> bool:
+        """Ask without a lock whether there is anything to prune: mostly there is nothing."""
+        now = self._clock()
+        ((entries, size, oldest, due, future, future_ttl, used),) = self._select(
+            "SELECT entries, bytes,"
+            " (SELECT min(created) FROM entries WHERE ttl IS NULL),"
+            " (SELECT min(created + ttl) FROM entries WHERE ttl IS NOT NULL),"
+            " (SELECT max(created) FROM entries WHERE ttl IS NULL),"
+            " (SELECT max(created) FROM entries WHERE ttl IS NOT NULL),"
+            " (SELECT max(accessed) FROM entries) FROM totals"
+        )
+        limits = self.limits
+        return bool(
+            (limits.max_entries and entries > limits.max_entries)
+            or (limits.max_bytes and size > limits.max_bytes)
+            or (limits.ttl_sec and oldest is not None and oldest + limits.ttl_sec <= now)
+            or (due is not None and due <= now)
+            or any(time is not None and time > now for time in (future, future_ttl, used))
+        )
+
+    def _sweep_some(self, until: float) -> int:
+        """Remove orphans, folder by folder, until `until` (monotonic); return how many."""
+        swept = 0
+        while self._unswept and time.monotonic() < until:
+            swept += self._sweep_shard(self._unswept.pop())
+        return swept
+
+    def _sweep_shard(self, number: int) -> int:
+        def orphans(digests: list[str], db: sqlite3.Connection) -> list[str]:
+            query = "SELECT 1 FROM blobs WHERE digest = ?"
+            return [
+                digest
+                for digest in digests
+                if db.execute(query, (bytes.fromhex(digest),)).fetchone() is None
+            ]
+
+        with self._index.read_lock:
+            suspects = orphans(self._blobs.shard(number), self._index.read)
+        if not suspects:
+            return 0
+        with self._write():
+            # Nobody is between a rename and its commit now: what has no row has no owner.
+            swept = orphans(suspects, self._index.write)
+            for digest in swept:
+                self._blobs.unlink(digest)
+        return len(swept)
+
+    def sweep(self) -> int:
+        """Remove every file that no entry needs, at once; return how many there were."""
+        with self._door():
+            swept = self._blobs.sweep_drafts()
+            return swept + sum(self._sweep_shard(number) for number in range(SHARDS))
+
+    def integrity(self) -> list[str]:
+        """Compare the whole index with all files; return what is wrong, one line each.
+
+        Reads everything, and nobody can write meanwhile.
+        """
+        with self._door(), self._lock.held():
+            return integrity.check(self._index.write, self._blobs)
+
+    def close(self) -> None:
+        """Write what is pending and let go of everything. Closing twice is fine."""
+        if not self._open or os.getpid() != self._pid:
+            return
+        try:
+            with self._door():
+                self._write_touches()
+        except StoreError as error:
+            self._log(f"store: access times are lost: {error}")
+        self._open = False
+        with self._index.read_lock:
+            self._index.close()
+        self._lock.close()
+        self._memory.clear()
+
+    # -- doors
+
+    @contextmanager
+    def _door(self) -> Iterator[None]:
+        """Let only StoreError out; after a fork, give the child connections of its own first."""
+        if os.getpid() != self._pid:
+            self._after_fork()
+        try:
+            yield
+        except _FOREIGN as error:
+            raise self._mapped(error) from error
+
+    def _mapped(self, error: Exception) -> StoreError:
+        if not self._open and isinstance(error, sqlite3.ProgrammingError):
+            return StoreError(f"{self.path}: the store is closed")
+        if is_corruption(error):
+            try:
+                self._index.suspect(error)
+            except OSError as second:
+                self._log(f"store: {second}")
+        return StoreError(f"{self.path}: {error}")
+
+    @contextmanager
+    def _write(self, after: Callable[[], object] | None = None) -> Iterator[Transaction]:
+        """Open a transaction under the write lock; commit it, or undo it when the block raises.
+
+        `after` runs when it is committed and the lock is still held.
+        """
+        with self._door(), self._lock_of_this_file():
+            transaction = Transaction(self._index.write, self._blobs, self._step)
+            try:
+                yield transaction
+                transaction.commit(self._touches)
+            except BaseException:
+                transaction.rollback()
+                raise
+            if after is not None:
+                after()
+
+    @contextmanager
+    def _lock_of_this_file(self) -> Iterator[None]:
+        if not self.path.is_dir():
+            self._blobs.lay_out()
+        with self._lock.held():
+            if self._open and self._index.replaced():
+                self._reopen()
+            yield
+
+    def _reopen(self) -> None:
+        self._log(f"store: {self._index.path} was replaced by another process: opened anew")
+        with self._index.read_lock:
+            self._blobs.lay_out()
+            self._index.close()
+            self._index.open()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget what was remembered of an index that isn't this one any more."""
+        self._memory.clear()
+        self._touches.forget()
+        self._version = self._removals = -1
+
+    def _select(self, query: str) -> list[Row]:
+        with self._door(), self._index.read_lock:
+            return self._index.read.execute(query).fetchall()
+
+    def _after_fork(self) -> None:
+        """In a forked child: leave everything to the parent and open the store again."""
+        _left_to_the_parent.append((self._index, self._lock))
+        self._pid = os.getpid()
+        self._lock = WriteLock(self.path / "lock", BUSY_SEC)
+        self._index = Index(self.path, self._log, self._clock)
+        self._memory = MemoryTier(self.limits.max_memory_bytes)
+        self._touches = Touches()
+        self._version = self._removals = -1
+        if self._open:
+            with self._door(), self._lock.held():
+                self._index.open()
+
+
+def _entry(row: Row) -> Entry:
+    id_, meta, digest, size, disk_size, request, created, accessed, hits, ttl = row[:10]
+    return Entry(
+        id=id_,
+        meta=meta,
+        digest=digest.hex(),
+        size=size,
+        disk_size=disk_size,
+        request_digest=None if request is None else request.hex(),
+        created=created,
+        accessed=accessed,
+        hits=hits,
+        ttl=ttl,
+    )
