@@ -54,7 +54,6 @@ class Settings:
     tls_keyfile: Path | None = None
     allow_origins: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()  # further names the proxy is known by, as in a Host header
-    allow_hosts: tuple[str, ...] = ()  # names the proxy is known by besides the obvious ones
     max_request_bytes: int = 64 << 20
     max_entry_bytes: int = 64 << 20
     normalize: bool = True
@@ -304,10 +303,6 @@ def _origins(text: str, _home: Path) -> tuple[str, ...]:
 
 
 def _hosts(text: str, home: Path) -> tuple[str, ...]:
-    return tuple(_host(part.strip(), home).lower() for part in text.split(",") if part.strip())
-
-
-def _hosts(text: str, home: Path) -> tuple[str, ...]:
     try:
         names = [_host(part.strip(), home).lower() for part in text.split(",") if part.strip()]
     except ValueError:
@@ -379,7 +374,6 @@ _FIELDS: Mapping[str, tuple[str, Parser]] = {
     "CACHE_TLS_CERTFILE": ("tls_certfile", _file),
     "CACHE_TLS_KEYFILE": ("tls_keyfile", _file),
     "CACHE_ALLOW_ORIGINS": ("allow_origins", _origins),
-    "CACHE_ALLOW_HOSTS": ("allow_hosts", _hosts),
     "CACHE_ALLOW_HOSTS": ("allow_hosts", _hosts),
     "CACHE_MAX_REQUEST_BYTES": ("max_request_bytes", _size(1)),
     "CACHE_MAX_ENTRY_BYTES": ("max_entry_bytes", _size(1)),
