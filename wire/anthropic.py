@@ -69,7 +69,7 @@ class Anthropic(Provider):
         )
 
     def auth_header(self, key: str) -> tuple[bytes, bytes]:
-        return b"x-api-key", key.encode("ascii")
+        return b"x-api-key", key.encode()
 
     def watch(self, endpoint: Endpoint, status: int, content_type: str) -> Watcher:
         if status != 200:
@@ -391,27 +391,30 @@ class _Snippet:
 
     def __init__(self) -> None:
         self._text = ""
-        self._tool = ""
         self._thinking = ""
+        self._tool = ""
+        self._wants_text = True
+        self._wants_thinking = True
 
     def needs(self, delta_type: bytes) -> bool:
         """True when a delta of this type could still change the line."""
         if delta_type == b"text_delta":
-            return not _fills(self._text)
-        return delta_type == b"thinking_delta" and not (
-            self._text or self._tool or _fills(self._thinking)
-        )
+            return self._wants_text
+        return delta_type == b"thinking_delta" and self._wants_thinking
 
     def begin_block(self, block: Json) -> None:
+        """Take a content block: a whole one, or the start of a streamed one."""
         kind = block.get("type")
         if kind == "text":
-            self._add_text(block.get("text"), start=True)
+            self._add_text(" ")
+            self._add_text(block.get("text"))
         elif kind == "thinking":
             self._add_thinking(block.get("thinking"))
         elif not self._tool and _is_tool_block(block) and isinstance(block.get("name"), str):
             self._tool = block["name"]
 
     def add_delta(self, delta: Json) -> None:
+        """Take the next part of a streamed block."""
         if delta.get("type") == "text_delta":
             self._add_text(delta.get("text"))
         elif delta.get("type") == "thinking_delta":
@@ -424,19 +427,20 @@ class _Snippet:
             return _one_line(f"[tool] {self._tool}")
         return _one_line(f"[thinking] {self._thinking}") if self._thinking else ""
 
-    def _add_text(self, text: object, start: bool = False) -> None:
-        if isinstance(text, str) and not _fills(self._text):
-            self._text += (" " if start and self._text else "") + text[:_SNIPPET_RAW_CHARS]
+    def _add_text(self, text: object) -> None:
+        if self._wants_text and isinstance(text, str):
+            self._text += text[:_SNIPPET_RAW_CHARS]
+            self._wants_text = not _fills(self._text)
 
     def _add_thinking(self, text: object) -> None:
-        if isinstance(text, str) and not _fills(self._thinking):
+        if self._wants_thinking and isinstance(text, str):
             self._thinking += text[:_SNIPPET_RAW_CHARS]
+            self._wants_thinking = not _fills(self._thinking)
 
 
 def _fills(text: str) -> bool:
-    if len(text) < _SNIPPET_CHARS:
-        return False
-    return len(text) >= _SNIPPET_RAW_CHARS or len(" ".join(text.split())) >= _SNIPPET_CHARS
+    """True when more text can't change the line made of it."""
+    return len(text) >= _SNIPPET_RAW_CHARS or len(_one_line(text)) == _SNIPPET_CHARS
 
 
 def _one_line(text: str) -> str:

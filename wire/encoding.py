@@ -1,72 +1,96 @@
 """Content codings: reading an encoded answer as it passes, and who accepts which coding.
 
-gzip, deflate and zstd, alone or stacked. A decoder never raises and never returns more than
-`PIECE_BYTES` at once: a small body that decodes to a huge one (a bomb) costs time up to
-`max_bytes` of output and then counts as damaged. Cut, altered and continued bodies are told from
-whole ones.
+gzip, deflate and zstd, alone or stacked. Cut, altered and continued bodies are told from whole
+ones, by ValueError and no other exception. A small body that decodes to a huge one (a bomb) is
+damage as well: no `feed` ever holds more than `MAX_FEED_BYTES` of output.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 import zstandard
 
-PIECE_BYTES: Final = 64 << 10
-MAX_BYTES: Final = 256 << 20
+MAX_FEED_BYTES: Final = 16 << 20
+_PIECE: Final = 64 << 10  # bytes that a coding is undone by at once
 _MAX_STACKED: Final = 4
 _MAX_WINDOW: Final = 8 << 20  # of a zstd frame sent over HTTP (RFC 9659, section 3)
 _ZSTD_SLICE: Final = 512  # input bytes at a time: at most 128 KiB of output for each 4 of them
 
 _ALIASES: Final = {b"x-gzip": b"gzip"}  # RFC 9110, 8.4.1.3
-_READABLE: Final = (b"gzip", b"deflate", b"zstd")
 
 
-class ContentDecoder(Protocol):
-    """Undoes the content coding of one body."""
+class ContentDecoder:
+    """Undoes the content codings of one body. After a ValueError it is of no further use."""
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """What `data` decodes to, in pieces of at most PIECE_BYTES. To be iterated to its end.
+    def __init__(self, stages: Sequence[_Coding]) -> None:
+        self._stages = stages  # the outermost coding first; none is the identity
 
-        Nothing more comes after the first damaged byte.
+    def feed(self, data: bytes) -> bytes:
+        """What `data`, the next bytes of the body, decodes to.
+
+        ValueError: damaged, something follows the end, or more than MAX_FEED_BYTES at once.
         """
+        if not self._stages:
+            return data
+        pieces: list[bytes] = []
+        size = 0
+        for piece in self.pieces(data):
+            size += len(piece)
+            if size > MAX_FEED_BYTES:
+                raise ValueError(f"{len(data)} bytes decode to more than {MAX_FEED_BYTES}")
+            pieces.append(piece)
+        return b"".join(pieces)
 
-    def close(self) -> str:
-        """Why the decoded bytes are not the whole body, or "" when they are."""
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """The same in pieces, decoded as they are asked for. To be iterated to its end."""
+        for start in range(0, len(data), _PIECE):
+            yield from self._through(data[start : start + _PIECE], 0)
+
+    def close(self) -> None:
+        """Say that the body ended. ValueError: it was cut short."""
+        for stage in self._stages:
+            stage.close()
+
+    def _through(self, data: bytes, depth: int) -> Iterator[bytes]:
+        if depth == len(self._stages):
+            yield data
+            return
+        for piece in self._stages[depth].feed(data):
+            yield from self._through(piece, depth + 1)
 
 
-def decoder(content_encoding: bytes, max_bytes: int = MAX_BYTES) -> ContentDecoder | None:
+def decoder(content_encoding: bytes) -> ContentDecoder | None:
     """A decoder for a `content-encoding` value (b"" for none), or None: a coding not known here.
 
     Codings are listed in the order they were applied (RFC 9110, 8.4).
     """
     names = _codings(content_encoding)
-    if len(names) > _MAX_STACKED:
+    if len(names) > _MAX_STACKED or any(name not in _DECODERS for name in names):
         return None
-    stages: list[ContentDecoder] = []
-    for name in reversed(names):
-        match name:
-            case b"gzip":
-                stages.append(_Gzip())
-            case b"deflate":
-                stages.append(_Deflate())
-            case b"zstd":
-                stages.append(_Zstd())
-            case _:
-                return None
-    return _Stacked(stages, max_bytes)
+    return ContentDecoder([_DECODERS[name]() for name in reversed(names)])
 
 
 def decode_all(content_encoding: bytes, data: bytes, max_bytes: int) -> bytes | None:
     """`data` decoded, or None: unknown coding, damaged, cut, or longer than `max_bytes`."""
-    stack = decoder(content_encoding, max_bytes)
-    if stack is None:
+    body = decoder(content_encoding)
+    if body is None:
         return None
-    decoded = b"".join(stack.feed(data))
-    return None if stack.close() else decoded
+    decoded: list[bytes] = []
+    left = max_bytes
+    try:
+        for piece in body.pieces(data):
+            left -= len(piece)
+            if left < 0:
+                return None
+            decoded.append(piece)
+        body.close()
+    except ValueError:
+        return None
+    return b"".join(decoded)
 
 
 def acceptable(accept_encoding: bytes | None, content_encoding: bytes) -> bool:
@@ -97,8 +121,8 @@ def readable_accept_encoding(value: bytes | None) -> bytes | None:
     for name, weight, text in members:
         if name == b"*" and weight > 0:
             parameters = text[1:]
-            kept += [coding + parameters for coding in _READABLE if coding not in named]
-        elif name in (b"identity", b"*") or _canonical(name) in _READABLE:
+            kept += [coding + parameters for coding in _DECODERS if coding not in named]
+        elif name in (b"identity", b"*") or _canonical(name) in _DECODERS:
             kept.append(text)
     return b", ".join(kept) or b"identity"
 
@@ -130,66 +154,40 @@ def _canonical(name: bytes) -> bytes:
     return _ALIASES.get(name, name)
 
 
-class _Stacked:
-    """Decoders one behind the other, the outermost coding first; none is the identity."""
+class _Coding(Protocol):
+    """Undoes one coding. Both raise ValueError for damage."""
 
-    def __init__(self, stages: list[ContentDecoder], max_bytes: int) -> None:
-        self._stages = stages
-        self._left = max_bytes
-        self._max = max_bytes
+    def feed(self, data: bytes) -> Iterator[bytes]: ...
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        for piece in self._through(data, 0):
-            self._left -= len(piece)
-            if self._left < 0:
-                return
-            yield piece
-
-    def close(self) -> str:
-        if self._left < 0:
-            return f"decodes to more than {self._max} bytes"
-        return next((reason for stage in self._stages if (reason := stage.close())), "")
-
-    def _through(self, data: bytes, depth: int) -> Iterator[bytes]:
-        if self._left < 0 or not data:
-            return
-        if depth == len(self._stages):
-            for start in range(0, len(data), PIECE_BYTES):
-                yield data[start : start + PIECE_BYTES]
-            return
-        for piece in self._stages[depth].feed(data):
-            yield from self._through(piece, depth + 1)
+    def close(self) -> None: ...
 
 
 class _Gzip:
     """RFC 1952; several members after one another are one body (section 2.2)."""
 
     def __init__(self) -> None:
-        self._inflate = zlib.decompressobj(wbits=31)
-        self._begun = False  # inside a member
-        self._empty = True
-        self._damage = ""
+        self._member = zlib.decompressobj(wbits=31)
+        self._ended = False  # at the end of a member
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        while data and not self._damage:
-            self._begun, self._empty = True, False
+        left_behind = False  # a full piece may leave output inside the member
+        while data or left_behind:
+            self._ended = False
             try:
-                piece = self._inflate.decompress(data, PIECE_BYTES)
+                piece = self._member.decompress(data, _PIECE)
             except zlib.error as error:
-                self._damage = f"not gzip: {error}"
-                return
-            data = self._inflate.unconsumed_tail
-            if self._inflate.eof:
-                data = self._inflate.unused_data
-                self._inflate = zlib.decompressobj(wbits=31)
-                self._begun = False
+                raise ValueError(f"not gzip: {error}") from None
+            data, left_behind = self._member.unconsumed_tail, len(piece) == _PIECE
+            if self._member.eof:
+                data, left_behind = self._member.unused_data, False
+                self._member = zlib.decompressobj(wbits=31)
+                self._ended = True
             if piece:
                 yield piece
 
-    def close(self) -> str:
-        if self._damage:
-            return self._damage
-        return "gzip data ends early" if self._begun or self._empty else ""
+    def close(self) -> None:
+        if not self._ended:
+            raise ValueError("the gzip data ends early")
 
 
 class _Deflate:
@@ -198,7 +196,6 @@ class _Deflate:
     def __init__(self) -> None:
         self._inflate: zlib._Decompress | None = None
         self._head = b""
-        self._damage = ""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         if self._inflate is None:
@@ -206,26 +203,25 @@ class _Deflate:
             if len(data) < 2:
                 self._head = data
                 return
-            # RFC 1950, 2.2: method 8 and a header that is a multiple of 31
+            # RFC 1950, 2.2: method 8, and a header that is a multiple of 31
             zlib_format = data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0
             self._inflate = zlib.decompressobj(wbits=15 if zlib_format else -15)
-        while data and not self._damage:
+        left_behind = False  # a full piece may leave output inside
+        while data or left_behind:
             if self._inflate.eof:
-                self._damage = "data after the end of the deflate data"
-                return
+                raise ValueError("data after the end of the deflate data")
             try:
-                piece = self._inflate.decompress(data, PIECE_BYTES)
+                piece = self._inflate.decompress(data, _PIECE)
             except zlib.error as error:
-                self._damage = f"not deflate: {error}"
-                return
+                raise ValueError(f"not deflate: {error}") from None
             data = self._inflate.unconsumed_tail or self._inflate.unused_data
+            left_behind = len(piece) == _PIECE and not self._inflate.eof
             if piece:
                 yield piece
 
-    def close(self) -> str:
-        if self._damage:
-            return self._damage
-        return "" if self._inflate and self._inflate.eof else "deflate data ends early"
+    def close(self) -> None:
+        if self._inflate is None or not self._inflate.eof:
+            raise ValueError("the deflate data ends early")
 
 
 class _Zstd:
@@ -234,30 +230,33 @@ class _Zstd:
     def __init__(self) -> None:
         self._context = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
         self._frame = self._context.decompressobj()
-        self._begun = False  # inside a frame
-        self._empty = True
-        self._damage = ""
+        self._ended = False  # at the end of a frame
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         # decompressobj has no limit on its output, so its input is rationed.
         for start in range(0, len(data), _ZSTD_SLICE):
             rest = data[start : start + _ZSTD_SLICE]
-            while rest and not self._damage:
-                self._begun, self._empty = True, False
+            while rest:
+                self._ended = False
                 try:
-                    decoded = self._frame.decompress(rest)
+                    piece = self._frame.decompress(rest)
                 except zstandard.ZstdError as error:
-                    self._damage = f"not zstd: {error}"
-                    return
+                    raise ValueError(f"not zstd: {error}") from None
                 rest = b""
                 if self._frame.eof:
                     rest = self._frame.unused_data
                     self._frame = self._context.decompressobj()
-                    self._begun = False
-                for at in range(0, len(decoded), PIECE_BYTES):
-                    yield decoded[at : at + PIECE_BYTES]
+                    self._ended = True
+                if piece:
+                    yield piece
 
-    def close(self) -> str:
-        if self._damage:
-            return self._damage
-        return "zstd data ends early" if self._begun or self._empty else ""
+    def close(self) -> None:
+        if not self._ended:
+            raise ValueError("the zstd data ends early")
+
+
+_DECODERS: Final[dict[bytes, Callable[[], _Coding]]] = {
+    b"gzip": _Gzip,
+    b"deflate": _Deflate,
+    b"zstd": _Zstd,
+}

@@ -71,7 +71,7 @@ def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     ]
 
 
-def forwarded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+def forwardable(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """The request fields that go up to the provider."""
     return [
         (name, value)
@@ -80,7 +80,7 @@ def forwarded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     ]
 
 
-def replayed(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+def replayable(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """The response fields that are stored with an answer and sent again with a hit."""
     return [
         (name, value)

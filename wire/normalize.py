@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import regex  # type: ignore[import-untyped, unused-ignore]
 
 PLACEHOLDER: Final = "<NORM>"
-"""What each match of a rule becomes."""
+"""What each match of a rule becomes. Also a valid replacement template: no backslash."""
 
 _FIELDS: Final = ("system_strip", "message_strip", "suffix_only", "suffix_turns")
 
@@ -137,7 +137,7 @@ def _stripper(patterns: tuple[str, ...], field: str, deadline: float) -> Callabl
             try:
                 if left <= 0:
                     raise TimeoutError
-                text = _compiled(pattern).sub(_placeholder, text, timeout=left, concurrent=True)
+                text = _compiled(pattern).sub(PLACEHOLDER, text, timeout=left, concurrent=True)
             except TimeoutError:
                 raise _OverBudgetError(
                     f"{field}[{index}] {pattern!r} ran out of time on this body"
@@ -145,10 +145,6 @@ def _stripper(patterns: tuple[str, ...], field: str, deadline: float) -> Callabl
         return text
 
     return strip
-
-
-def _placeholder(_match: object) -> str:
-    return PLACEHOLDER
 
 
 @lru_cache(maxsize=512)
