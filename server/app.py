@@ -1,0 +1,212 @@
+"""The ASGI application: guard, route, answer; and refusals in a form the client understands.
+
+Every request passes `_http` once. Nothing is read of its body before the guard let it in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from llm_cache.server.exchange import Exchanges, Send
+from llm_cache.server.flights import FlightFailed
+from llm_cache.server.guard import (
+    Guard,
+    Headers,
+    Refusal,
+    merged_headers,
+    path_problem,
+    split_target,
+)
+from llm_cache.server.journal import Journal
+from llm_cache.server.own import OwnEndpoints
+from llm_cache.server.requests import ClientGone, Receive, Refused, drain, read_control
+from llm_cache.server.routing import Route, Router
+from llm_cache.wire.registry import PROVIDERS
+
+_ALL_CREDENTIALS = frozenset().union(*(provider.credential_headers for provider in PROVIDERS))
+_CORS_RESULT = (b"access-control-allow-origin", b"access-control-expose-headers")
+_EXPOSED = b"x-cache, x-cache-key, age, request-id"
+
+
+class App:
+    """What Hypercorn calls. `active` are the tasks of requests under way."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        router: Router,
+        exchanges: Exchanges,
+        own: OwnEndpoints,
+        journal: Journal,
+        *,
+        has_real_key: bool,
+    ) -> None:
+        self._guard = guard
+        self._router = router
+        self._exchanges = exchanges
+        self._own = own
+        self._journal = journal
+        # With a real key here, the client's own key is of no use and may carry our token.
+        self._token_places = _ALL_CREDENTIALS if has_real_key else frozenset()
+        self.active: set[asyncio.Task[Any]] = set()
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            task = asyncio.current_task()
+            assert task is not None
+            self.active.add(task)
+            try:
+                await self._http(scope, receive, send)
+            except (ClientGone, FlightFailed):
+                # An answer that began and isn't ended makes Hypercorn cut the connection.
+                pass
+            except Exception as error:
+                self._journal.problem(f"internal error: {_where(error)}")
+                raise
+            finally:
+                self.active.discard(task)
+        elif scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        else:  # a WebSocket: nothing here speaks it; closing before accepting answers 403
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _http(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        headers: Headers = scope["headers"]
+        fields = merged_headers(headers)
+        origin = fields.get(b"origin")
+        if origin is not None and self._guard.origin_allowed(origin):
+            send = _with_cors(send, origin)
+        route: Route | None = None
+        try:
+            refusal = self._guard.check(scope, fields, scope["scheme"])
+            if refusal is not None:
+                raise Refused(refusal)
+            method: str = scope["method"]
+            if origin is not None and method == "OPTIONS":
+                await _preflight(fields, send)
+                return
+            target: bytes = scope["raw_path"]
+            if scope["query_string"]:
+                target += b"?" + scope["query_string"]
+            route = self._router.known(method, target)
+            if route is None:
+                path = self._checked_path(scope)
+                if self._own.handles(path):
+                    await self._answer_own(scope, path, fields, receive, send)
+                    return
+                if path is not scope["raw_path"]:
+                    target = path + target[len(scope["raw_path"]) :]
+                route = self._router.route(method, target, fields)
+            if self._guard.needs_token and not self._token_ok(route, fields):
+                raise Refused(_UNAUTHORIZED)
+            if route is None:
+                raise Refused(
+                    Refusal(404, "not_found", "no known API has this path; see docs/PROVIDERS.md")
+                )
+            await self._exchanges.answer(
+                route, headers, fields, read_control(fields), receive, send
+            )
+        except Refused as refused:
+            await self._refuse(refused.refusal, route, receive, send)
+
+    def _checked_path(self, scope: dict[str, Any]) -> bytes:
+        raw: bytes = scope["raw_path"]
+        authority, path = split_target(raw)
+        if authority is not None:
+            # RFC 9112 3.2.2: the target's authority stands in place of the Host header.
+            stand_in = {b"host": authority}
+            if refusal := self._guard.check(scope, stand_in, scope["scheme"]):
+                raise Refused(refusal)
+        problem = path_problem(path)
+        if problem is not None:
+            raise Refused(Refusal(400, "invalid_request", problem))
+        return raw if authority is None else path
+
+    async def _answer_own(
+        self,
+        scope: dict[str, Any],
+        path: bytes,
+        fields: Mapping[bytes, bytes],
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        if path != b"/health" and not self._guard.token_ok(fields, self._token_places):
+            raise Refused(_UNAUTHORIZED)
+        await self._own.answer(scope["method"], path, scope["query_string"], fields, receive, send)
+
+    def _token_ok(self, route: Route | None, fields: Mapping[bytes, bytes]) -> bool:
+        places = (
+            route.provider.credential_headers
+            if route is not None and route.real_key is not None
+            else ()
+        )
+        return self._guard.token_ok(fields, places)
+
+    async def _refuse(
+        self, refusal: Refusal, route: Route | None, receive: Receive, send: Send
+    ) -> None:
+        self._journal.debug(f"refused: {refusal.status} {refusal.kind}: {refusal.message}")
+        provider = route.provider if route is not None else PROVIDERS[0]
+        body = provider.error_body(refusal.status, refusal.kind, refusal.message)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-cache", b"ERROR"),
+            (b"date", self._exchanges.date),
+            (b"connection", b"close"),
+        ]
+        await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        await drain(receive)
+
+
+_UNAUTHORIZED = Refusal(
+    401, "authentication_error", "this proxy needs its token: send it as x-cache-auth"
+)
+
+
+def _with_cors(send: Send, origin: bytes) -> Send:
+    """Lets a page of an allowed origin read the answer (WHATWG Fetch, CORS protocol)."""
+
+    async def send_with_cors(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            kept = [h for h in message["headers"] if h[0] not in _CORS_RESULT]
+            message["headers"] = [
+                *kept,
+                (b"access-control-allow-origin", origin),
+                (b"access-control-expose-headers", _EXPOSED),
+                (b"vary", b"origin"),
+            ]
+        await send(message)
+
+    return send_with_cors
+
+
+async def _preflight(fields: Mapping[bytes, bytes], send: Send) -> None:
+    headers = [
+        (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+        (b"access-control-max-age", b"600"),
+    ]
+    asked = fields.get(b"access-control-request-headers")
+    if asked is not None:
+        headers.append((b"access-control-allow-headers", asked))
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _where(error: Exception) -> str:
+    """The error and its innermost frames on one line; no values, so nothing secret."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+    return f"{type(error).__name__} at {places}"

@@ -1,0 +1,428 @@
+"""One request's way: answered from memory, joined to a call in progress, or asked upstream.
+
+`Exchanges.answer` is the hot path, top to bottom: key over the raw body, memory, out. Everything
+that isn't a hit in memory becomes a flight (see `flights`), whose task looks in the store, tries
+the other tiers and calls upstream; the client only follows. What always holds here:
+
+- What is forwardable is the client's own body; the key is made from it, never the other way round.
+- An answer is stored only when it is whole by its framing and complete by its provider's format,
+  and it is stored before its end goes out (see `landing`).
+- An answer that broke off is cut for the client too, never ended as if it were whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from llm_cache.errors import StoreError
+from llm_cache.server.flights import Flight, FlightFailed, Flights, Follower, Found
+from llm_cache.server.guard import Headers, Refusal
+from llm_cache.server.journal import Call, Journal
+from llm_cache.server.landing import Asked, Landing
+from llm_cache.server.replay import HeaderList, in_identity, readable_by, replay_of
+from llm_cache.server.requests import ClientGone, Control, Receive, Refused, read_body
+from llm_cache.server.routing import NORMALIZE_BUDGET_SEC, Route
+from llm_cache.server.upstream import Caller, UpstreamFailed
+from llm_cache.settings import Settings
+from llm_cache.store import Store, Stored
+from llm_cache.wire.encoding import readable_accept_encoding
+from llm_cache.wire.headers import end_to_end, forwardable
+from llm_cache.wire.keys import exact_key
+from llm_cache.wire.normalize import FurtherKeys, Rules, further_keys
+from llm_cache.wire.prices import Prices
+from llm_cache.wire.request_fields import cache_bypass
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+INLINE_BYTES = 64 << 10
+"""Bodies up to this size are parsed on the event loop; a thread costs more than it saves."""
+
+DECODED_LIMIT = 1 << 30
+"""Most bytes a stored answer may have once its content coding is undone."""
+
+_NO_KEYS = FurtherKeys(None, None, "")
+
+
+class Exchanges:
+    """Answers requests to providers. One per running proxy."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        journal: Journal,
+        caller: Caller,
+        rules: Rules,
+        prices: Prices,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._journal = journal
+        self._caller = caller
+        self._rules = rules
+        self._prices = prices
+        self._shared = settings.scope == "shared"
+        self._threads = ThreadPoolExecutor(4, "llm-cache")
+        self.flights = Flights()
+        self.off = settings.off
+        """True: forward everything, store nothing. Switched by `POST /cache/mode`."""
+        self.date = b""
+        """The current HTTP date, kept up by the server."""
+
+    async def close(self) -> None:
+        """Give up what is in flight and let the threads end."""
+        await self.flights.cancel_all()
+        self._threads.shutdown(wait=True)
+
+    # The hot path.
+
+    async def answer(
+        self,
+        route: Route,
+        headers: Headers,
+        fields: Mapping[bytes, bytes],
+        control: Control,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer a request to a provider. Raises `Refused` and `ClientGone`."""
+        started = time.perf_counter()
+        body = await read_body(receive, fields, self._settings.max_request_bytes)
+        mode = control.mode
+        if b'"_cache_bypass"' in body:
+            bypass, body = cache_bypass(body)
+            if bypass and mode is None:
+                mode = "bypass"
+        if mode is None:
+            mode = self._settings.mode
+        if self.off and mode != "replay":
+            mode = "bypass"
+        prefix = route.key_prefix(headers, fields, control, shared=self._shared)
+        key = exact_key(prefix, body)
+        if (mode == "cache" or mode == "replay") and route.endpoint is not None:
+            try:
+                stored = self._store.get_in_memory(key, max_age=control.ttl)
+            except StoreError as error:
+                self._journal.store_failed(error)
+                stored = None
+            if stored is not None:
+                await self._replay(stored, "HIT", key, fields, send, started)
+                return
+        asked = Asked(route, headers, fields, control, mode, body, key, prefix, started)
+        await self._answer_from_flight(asked, receive, send)
+
+    async def _replay(
+        self,
+        stored: Stored,
+        label: str,
+        key: bytes,
+        fields: Mapping[bytes, bytes],
+        send: Send,
+        started: float,
+    ) -> None:
+        replay = replay_of(stored)
+        headers, body = replay.headers, stored.body
+        if replay.content_encoding and not readable_by(replay, fields.get(b"accept-encoding")):
+            headers, body = in_identity(replay, body, DECODED_LIMIT)
+        hex_key = key.hex()
+        age = max(0, int(time.time() - stored.entry.created))
+        await send(
+            {
+                "type": "http.response.start",
+                "status": replay.status,
+                "headers": [
+                    *headers,
+                    (b"x-cache", label.encode()),
+                    (b"x-cache-key", hex_key.encode()),
+                    (b"age", b"%d" % age),
+                    (b"date", self.date),
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": body})
+        self._journal.note(
+            Call(
+                type=label,
+                provider=replay.provider,
+                model=replay.model,
+                status=replay.status,
+                seconds=time.perf_counter() - started,
+                key=hex_key,
+                usage=replay.usage,
+                nano_usd=replay.nano_usd,
+                snippet=replay.snippet,
+            )
+        )
+
+    # Everything else: a flight and its followers.
+
+    async def _answer_from_flight(self, asked: Asked, receive: Receive, send: Send) -> None:
+        flight = None
+        if asked.mode == "cache" and asked.route.endpoint is not None:
+            flight = self.flights.joinable(asked.key)
+        led = flight is None
+        if flight is None:
+            flight = self._start(asked)
+        async with _cancelled_when_gone(receive):
+            with flight.follow() as follower:
+                await self._relay(follower, asked, led, send)
+
+    def _start(self, asked: Asked) -> Flight:
+        if asked.mode == "replay":
+            return self.flights.start(None, lambda flight: self._only_find(flight, asked))
+        if asked.mode == "cache" and asked.route.endpoint is not None:
+            return self.flights.start(asked.key, lambda flight: self._find_or_ask(flight, asked))
+        return self.flights.start(None, lambda flight: self._ask(flight, asked))
+
+    async def _relay(self, follower: Follower, asked: Asked, led: bool, send: Send) -> None:
+        flight = follower.flight
+        try:
+            await follower.head()
+        except FlightFailed as failure:
+            raise Refused(Refusal(502, "upstream_error", str(failure))) from None
+        if flight.found is not None:
+            found = flight.found
+            if led or _fresh_enough(found, asked):
+                await self._replay(
+                    found.stored, found.label, asked.key, asked.fields, send, asked.started
+                )
+                return
+            # Joined somebody who takes older answers than this client does: ask for it alone.
+            flight = self.flights.start(None, lambda flight: self._ask(flight, asked))
+            with flight.follow() as own:
+                await self._relay(own, asked, True, send)
+            return
+        label = _label(flight, asked, led)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": flight.status,
+                "headers": [
+                    *flight.headers,
+                    (b"x-cache", label.encode()),
+                    (b"x-cache-key", asked.key.hex().encode()),
+                ],
+            }
+        )
+        try:
+            while data := await follower.next():
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            if not led and flight.ended:
+                self._journal.note(_joined(flight, asked, label))
+        await send({"type": "http.response.body", "body": b""})
+
+    # What a flight does.
+
+    async def _find_or_ask(self, flight: Flight, asked: Asked) -> None:
+        found, keys = await self._find(asked)
+        if found is not None:
+            flight.answer_found(found)
+        else:
+            await self._ask(flight, asked, keys)
+
+    async def _only_find(self, flight: Flight, asked: Asked) -> None:
+        if asked.route.endpoint is not None:
+            found, _ = await self._find(asked)
+            if found is not None:
+                flight.answer_found(found)
+                return
+        note = "not in the cache, and mode replay never asks upstream"
+        await self._journal.record(replace(asked.call("MISS", 504), note=note))
+        what = f"{asked.route.method} {asked.route.path}"
+        self._answer_here(flight, asked, 504, "cache_miss", f"{asked.key.hex()} ({what}): {note}")
+
+    async def _find(self, asked: Asked) -> tuple[Found | None, FurtherKeys]:
+        """Look in the store by every active tier. Never raises: a failing store finds nothing."""
+        keys = None
+        try:
+            stored = await self._get(asked.key, asked)
+            if stored is not None:
+                return Found(stored, "HIT"), _NO_KEYS
+            keys = await self._further_keys(asked)
+            for key, label in ((keys.normalized, "HIT-NORM"), (keys.suffix, "HIT-SUFFIX")):
+                if key is not None and (stored := await self._get(key, asked)) is not None:
+                    return Found(stored, label), keys
+        except StoreError as error:
+            self._journal.store_failed(error)
+        return None, keys or await self._further_keys(asked)
+
+    async def _get(self, key: bytes, asked: Asked) -> Stored | None:
+        def get() -> Stored | None:
+            return self._store.get(key, max_age=asked.control.ttl)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, get)
+
+    async def _further_keys(self, asked: Asked) -> FurtherKeys:
+        endpoint = asked.route.endpoint
+        if not self._settings.normalize or asked.mode == "bypass" or endpoint is None:
+            return _NO_KEYS
+
+        def make() -> FurtherKeys:
+            return further_keys(
+                asked.route.provider,
+                endpoint,
+                asked.prefix,
+                asked.body,
+                self._rules,
+                NORMALIZE_BUDGET_SEC,
+            )
+
+        if len(asked.body) <= INLINE_BYTES and not self._rules.strips:
+            keys = make()
+        else:
+            keys = await asyncio.get_running_loop().run_in_executor(self._threads, make)
+        if keys.note:
+            self._journal.debug(f"no further keys: {keys.note}")
+        return keys
+
+    async def _ask(self, flight: Flight, asked: Asked, keys: FurtherKeys | None = None) -> None:
+        if keys is None:
+            keys = await self._further_keys(asked)
+        storing = asked.mode != "bypass" and asked.route.endpoint is not None
+        if not storing:
+            flight.stop_keeping()
+        route = asked.route
+        try:
+            async with self._caller.call(
+                route.upstream,
+                route.method,
+                route.target,
+                self._upstream_headers(asked),
+                asked.body,
+            ) as response:
+                flight.begin(response.status, end_to_end(response.headers))
+                landing = Landing(
+                    flight=flight,
+                    flights=self.flights,
+                    asked=asked,
+                    keys=keys,
+                    store=self._store,
+                    prices=self._prices,
+                    journal=self._journal,
+                    threads=self._threads,
+                    max_entry_bytes=self._settings.max_entry_bytes,
+                    store_requests=self._settings.store_requests,
+                )
+                label = _label(flight, asked, led=True)
+                await landing.bring_in(response, label, may_store=storing)
+        except UpstreamFailed as error:
+            await self._upstream_failed(flight, asked, str(error))
+        except asyncio.CancelledError:
+            label = _label(flight, asked, led=True)
+            gone = replace(asked.call(label, 499), note="given up: nobody waited for it any more")
+            self._journal.note(gone)
+            raise
+
+    async def _upstream_failed(self, flight: Flight, asked: Asked, reason: str) -> None:
+        status = flight.status if flight.began else 502
+        call = replace(asked.call("ERROR", status), note=reason, error=True)
+        await self._journal.record(call)
+        if flight.began:
+            flight.fail(reason)
+        else:
+            self._answer_here(flight, asked, 502, "upstream_error", reason)
+
+    def _answer_here(
+        self, flight: Flight, asked: Asked, status: int, kind: str, message: str
+    ) -> None:
+        body = asked.route.provider.error_body(status, kind, message)
+        flight.made_here = True
+        flight.begin(
+            status,
+            [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                (b"date", self.date),
+            ],
+        )
+        flight.publish(body)
+        flight.land()
+
+    def _upstream_headers(self, asked: Asked) -> HeaderList:
+        """The request head for upstream: end-to-end, the real key in place of the client's."""
+        provider, real_key = asked.route.provider, asked.route.real_key
+        token = (self._settings.auth_token or "").encode()
+        out: HeaderList = []
+        for name, value in forwardable(asked.headers):
+            if name in provider.credential_headers and (
+                real_key is not None or (token and token in value)
+            ):
+                continue
+            if name == b"accept-encoding" and asked.route.endpoint is not None:
+                value = readable_accept_encoding(value) or b"identity"
+            out.append((name, value))
+        if real_key is not None:
+            out.append(provider.auth_header(real_key))
+        return out
+
+
+def _label(flight: Flight, asked: Asked, led: bool) -> str:
+    if not led:
+        return "HIT-COALESCED" if flight.status == 200 else "MISS-COALESCED"
+    if flight.made_here:
+        return "MISS" if flight.status == 504 else "ERROR"
+    if asked.mode == "bypass":
+        return "BYPASS"
+    return "MISS" if asked.route.endpoint is not None else "PASS"
+
+
+def _fresh_enough(found: Found, asked: Asked) -> bool:
+    ttl = asked.control.ttl
+    return ttl is None or time.time() - found.stored.entry.created < ttl
+
+
+def _joined(flight: Flight, asked: Asked, label: str) -> Call:
+    """The record of a request that followed another's flight."""
+    call = asked.call(label, flight.status)
+    landed = flight.outcome
+    if landed is None:
+        return replace(call, error=True)
+    if label != "HIT-COALESCED":
+        return replace(call, model=landed.model, error=True)
+    return replace(
+        call,
+        model=landed.model,
+        usage=landed.usage,
+        nano_usd=landed.nano_usd,
+        snippet=landed.snippet,
+    )
+
+
+@asynccontextmanager
+async def _cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
+    """Leave the block as soon as the client closes its connection. Raises `ClientGone` then."""
+    task = asyncio.current_task()
+    assert task is not None
+    inside = True
+    left = False
+
+    def leave(watch: asyncio.Future[None]) -> None:
+        nonlocal left
+        if inside and not watch.cancelled():
+            left = True
+            task.cancel()
+
+    watch = asyncio.ensure_future(_until_gone(receive))
+    watch.add_done_callback(leave)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not left:
+            raise  # the server is stopping
+        task.uncancel()
+        raise ClientGone from None
+    finally:
+        inside = False
+        watch.cancel()
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

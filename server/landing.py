@@ -1,0 +1,233 @@
+"""How an upstream's answer comes in: passed on as it arrives, watched, and stored before its end.
+
+The bytes go to the flight's followers untouched while the provider's watcher reads along. What
+holds: the end of an answer is published only after it was stored (or found not storable) and is
+in the ledger, so a repeat sent after the last byte is a hit and `kill -9` loses no counted miss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+
+from llm_cache.errors import StoreError
+from llm_cache.server.flights import Flight, Flights
+from llm_cache.server.guard import Headers
+from llm_cache.server.journal import NANO, Call, Journal, tally
+from llm_cache.server.replay import encode_meta
+from llm_cache.server.requests import Control
+from llm_cache.server.routing import Route
+from llm_cache.server.upstream import Response
+from llm_cache.store import Store
+from llm_cache.wire.encoding import ContentDecoder, decoder
+from llm_cache.wire.normalize import FurtherKeys
+from llm_cache.wire.prices import Prices
+from llm_cache.wire.provider import Answer, Watcher
+
+END_WAIT_SEC = 0.25
+"""How long the last bytes of an answer that is complete by its events wait for the upstream's end,
+so that the answer is stored before they go out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, read and understood. `key` is empty for what is never cached."""
+
+    route: Route
+    headers: Headers
+    fields: Mapping[bytes, bytes]
+    control: Control
+    mode: str
+    body: bytes
+    key: bytes
+    prefix: bytes
+    started: float
+
+    def call(self, type_: str, status: int) -> Call:
+        """The record of this request, answered now."""
+        return Call(
+            type=type_,
+            provider=self.route.provider.name,
+            model=None,
+            status=status,
+            seconds=time.perf_counter() - self.started,
+            key=self.key.hex(),
+        )
+
+
+class Landing:
+    """Brings one answer in. `label` is what its call is counted as."""
+
+    def __init__(
+        self,
+        *,
+        flight: Flight,
+        flights: Flights,
+        asked: Asked,
+        keys: FurtherKeys,
+        store: Store,
+        prices: Prices,
+        journal: Journal,
+        threads: Executor,
+        max_entry_bytes: int,
+        store_requests: bool,
+    ) -> None:
+        self._flight = flight
+        self._flights = flights
+        self._asked = asked
+        self._keys = keys
+        self._store = store
+        self._prices = prices
+        self._journal = journal
+        self._threads = threads
+        self._max_entry_bytes = max_entry_bytes
+        self._store_requests = store_requests
+        self._size = 0
+        self._watcher: Watcher | None = None
+        self._decoder: ContentDecoder | None = None
+        self._unread = ""  # why the answer can't be read along; "" = it can
+
+    async def bring_in(self, response: Response, label: str, *, may_store: bool) -> None:
+        """Publish the body of `response` to the flight's followers, store it, land the flight.
+
+        Raises `UpstreamFailed` when the answer breaks off.
+        """
+        flight = self._flight
+        self._watch(response)
+        length = _content_length(response.headers)
+        chunks = aiter(response.body)
+        held = b""
+        while True:
+            if held:
+                chunk, held = await self._await_end(chunks, held)
+            else:
+                chunk = await anext(chunks, b"")
+            if not chunk:
+                break
+            if held:
+                flight.publish(held)
+                held = b""
+            self._read(chunk)
+            if self._size == length or (self._watcher is not None and self._watcher.done):
+                held = chunk
+            else:
+                flight.publish(chunk)
+                await flight.room()
+        flight.whole = True
+        call = await self._finish(response, label, held, may_store)
+        flight.outcome = call
+        if held:
+            flight.publish(held)
+        flight.land()
+
+    async def _await_end(self, chunks: AsyncIterator[bytes], held: bytes) -> tuple[bytes, bytes]:
+        """The next chunk and what is still held: nothing, if the upstream is slow to end."""
+        coming = asyncio.ensure_future(anext(chunks, b""))
+        try:
+            done, _ = await asyncio.wait({coming}, timeout=END_WAIT_SEC)
+            if not done:
+                self._flight.publish(held)
+                held = b""
+            return await coming, held
+        finally:
+            coming.cancel()
+
+    def _watch(self, response: Response) -> None:
+        endpoint = self._asked.route.endpoint
+        if endpoint is None:
+            return
+        fields = dict(response.headers)
+        coding = fields.get(b"content-encoding", b"")
+        self._decoder = decoder(coding)
+        if self._decoder is None:
+            self._unread = f"content-encoding {coding[:40]!r} can't be read"
+            return
+        content_type = fields.get(b"content-type", b"").decode("latin-1")
+        self._watcher = self._asked.route.provider.watch(endpoint, response.status, content_type)
+
+    def _read(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._flight.keep and self._size > self._max_entry_bytes:
+            self._unread = f"larger than {self._max_entry_bytes} bytes"
+            self._watcher = None
+            self._flights.close_to_joiners(self._flight)
+            self._flight.stop_keeping()
+        if self._watcher is None or self._decoder is None:
+            return
+        try:
+            self._watcher.feed(self._decoder.feed(chunk))
+        except ValueError as error:
+            self._unread = f"broken content-encoding: {error}"
+            self._watcher = None
+
+    async def _finish(self, response: Response, label: str, held: bytes, may_store: bool) -> Call:
+        """Store and count the answer whose last byte has arrived."""
+        asked = self._asked
+        if asked.route.endpoint is None:
+            call = asked.call(label, response.status)
+            self._journal.note(call)
+            return call
+        answer = self._facts()
+        storable = may_store and response.status == 200 and answer.complete and self._flight.keep
+        call = replace(
+            asked.call(label, response.status),
+            model=answer.model,
+            usage=answer.usage,
+            snippet=answer.snippet,
+            error=response.status >= 400,
+            note="" if storable or not may_store else answer.reason or f"status {response.status}",
+        )
+        run = asyncio.get_running_loop().run_in_executor
+        call, failure = await run(self._threads, self._settle, call, response, held, storable)
+        if failure is not None:
+            self._journal.store_failed(failure)
+            self._journal.note(call)
+        else:
+            self._journal.noted_in_ledger(call)
+        return call
+
+    def _facts(self) -> Answer:
+        if self._watcher is None or self._decoder is None:
+            return Answer(complete=False, reason=self._unread)
+        answer = self._watcher.close()
+        try:
+            self._decoder.close()
+        except ValueError as error:
+            return replace(answer, complete=False, reason=f"broken content-encoding: {error}")
+        return answer
+
+    def _settle(
+        self, call: Call, response: Response, held: bytes, storable: bool
+    ) -> tuple[Call, StoreError | None]:
+        """Price, store and count; in a thread. The ledger's part is in the store's transaction."""
+        asked = self._asked
+        if call.usage is not None and call.model is not None:
+            cost = self._prices.cost(call.provider, call.model, call.usage)
+            if cost is not None:
+                call = replace(call, nano_usd=round(cost * NANO))
+        try:
+            if not storable:
+                self._store.ledger.add(tally(call))
+                return call, None
+            assert asked.route.endpoint is not None
+            meta = encode_meta(call, response.headers, asked.route.endpoint.name)
+            keys = [asked.key, self._keys.normalized, self._keys.suffix]
+            self._store.put(
+                [key for key in keys if key is not None],
+                meta,
+                self._flight.so_far() + held,
+                request=asked.body if self._store_requests else None,
+                ttl=asked.control.ttl,
+                tallies=tally(call),
+            )
+            return replace(call, stored=True), None
+        except StoreError as error:
+            return replace(call, note=f"not stored: {error}"), error
+
+
+def _content_length(headers: Headers) -> int | None:
+    value = dict(headers).get(b"content-length", b"")
+    return int(value) if value.isdigit() else None

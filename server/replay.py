@@ -1,0 +1,98 @@
+"""How an answer is written into the store and made ready to be sent again.
+
+The store keeps an entry's meta as opaque bytes; here is what is in them: JSON with status, the
+end-to-end headers, and the facts that were read from the answer when it was new.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from llm_cache.server.guard import Headers
+from llm_cache.server.journal import Call
+from llm_cache.store import Stored
+from llm_cache.wire.encoding import acceptable, decode_all
+from llm_cache.wire.headers import replayable
+from llm_cache.wire.provider import Usage
+
+HeaderList = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A stored answer, ready to be sent. `headers` include the content length, but not what
+    differs from hit to hit. `nano_usd` is what the answer cost, in 1e-9 US dollars."""
+
+    status: int
+    headers: HeaderList
+    content_encoding: bytes
+    provider: str
+    model: str | None
+    usage: Usage | None
+    nano_usd: int | None
+    snippet: str
+
+
+def encode_meta(call: Call, headers: Headers, endpoint: str) -> bytes:
+    """The meta of an answer, to be stored beside its body. `headers` are the upstream's."""
+    return json.dumps(
+        {
+            "status": call.status,
+            "headers": [
+                (name.decode("latin-1"), value.decode("latin-1"))
+                for name, value in replayable(headers)
+            ],
+            "provider": call.provider,
+            "endpoint": endpoint,
+            "model": call.model,
+            "usage": asdict(call.usage) if call.usage else None,
+            "nano_usd": call.nano_usd,
+            "snippet": call.snippet,
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+def replay_of(stored: Stored) -> Replay:
+    """The stored answer made ready; done once for as long as it stays in memory."""
+    if isinstance(stored.prepared, Replay):
+        return stored.prepared
+    meta = json.loads(stored.entry.meta)
+    headers: HeaderList = [
+        (name.encode("latin-1"), value.encode("latin-1")) for name, value in meta["headers"]
+    ]
+    encoding = next((value for name, value in headers if name == b"content-encoding"), b"")
+    headers.append((b"content-length", b"%d" % len(stored.body)))
+    replay = Replay(
+        status=meta["status"],
+        headers=headers,
+        content_encoding=encoding,
+        provider=meta["provider"],
+        model=meta["model"],
+        usage=Usage(**meta["usage"]) if meta["usage"] else None,
+        nano_usd=meta["nano_usd"],
+        snippet=meta["snippet"],
+    )
+    stored.prepared = replay
+    return replay
+
+
+def in_identity(replay: Replay, body: bytes, max_bytes: int) -> tuple[HeaderList, bytes]:
+    """Headers and body for a client that can't read the stored content coding."""
+    plain = decode_all(replay.content_encoding, body, max_bytes)
+    if plain is None:  # it was read whole before it was stored, so only the limit can be in the way
+        return replay.headers, body
+    headers = _without(replay.headers, (b"content-encoding", b"content-length"))
+    headers.append((b"content-length", b"%d" % len(plain)))
+    return headers, plain
+
+
+def readable_by(replay: Replay, accept_encoding: bytes | None) -> bool:
+    """True when a client with this `accept-encoding` can read the answer as it is stored."""
+    return not replay.content_encoding or acceptable(accept_encoding, replay.content_encoding)
+
+
+def _without(headers: Headers, names: Sequence[bytes]) -> HeaderList:
+    return [header for header in headers if header[0] not in names]

@@ -1,0 +1,182 @@
+"""What one request asks of the cache, and its body: read from the request itself, bounded.
+
+`Control` gathers the headers by which a client says what may be done with the cache, in our
+spelling and in those of the systems people come from (SPEC 5.9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_cache.server.guard import Refusal
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+MODES = ("cache", "fresh", "bypass", "replay")
+BODY_TIMEOUT_SEC = 30.0
+"""Longest silence of a client in the middle of its request body."""
+
+
+class Refused(Exception):
+    """The request can't be served; `refusal` says why."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+class ClientGone(Exception):
+    """The client closed its connection: nobody is there to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """How one request uses the cache. `ttl` in seconds: None = the store's limit, `inf` = none."""
+
+    mode: str | None = None
+    ttl: float | None = None
+    namespace: bytes = b""
+    sample: bytes = b""
+
+
+_NOTHING_ASKED = Control()
+_CONTROL_HEADERS = frozenset(
+    (
+        b"x-cache-mode",
+        b"x-cache-ttl",
+        b"x-cache-namespace",
+        b"x-cache-sample",
+        b"x-cache-bypass",
+        b"x-stasis-mode",
+        b"cache-control",
+    )
+)
+
+
+def read_control(fields: Mapping[bytes, bytes]) -> Control:
+    """What the request's headers ask of the cache. Raises `Refused` (400) on a wrong value.
+
+    Our own header wins over another system's, and both over plain `cache-control`.
+    """
+    if _CONTROL_HEADERS.isdisjoint(fields):
+        return _NOTHING_ASKED
+    mode = _mode_named(fields, b"x-cache-mode") or _mode_named(fields, b"x-stasis-mode")
+    if mode is None and fields.get(b"x-cache-bypass", b"").lower() in (b"1", b"true"):
+        mode = "bypass"
+    if mode is None and b"cache-control" in fields:
+        mode = _mode_of_directives(fields[b"cache-control"])
+    ttl: float | None = None
+    if b"x-cache-ttl" in fields:
+        ttl = _seconds(fields[b"x-cache-ttl"])
+    return Control(
+        mode, ttl, fields.get(b"x-cache-namespace", b""), fields.get(b"x-cache-sample", b"")
+    )
+
+
+def _mode_named(fields: Mapping[bytes, bytes], header: bytes) -> str | None:
+    value = fields.get(header)
+    if value is None:
+        return None
+    mode = value.decode("latin-1").strip().lower()
+    if mode not in MODES:
+        raise Refused(
+            Refusal(
+                400,
+                "invalid_request",
+                f"{header.decode()}: unknown mode {mode[:40]!r}; "
+                "it is one of cache, fresh, bypass, replay",
+            )
+        )
+    return mode
+
+
+def _mode_of_directives(value: bytes) -> str | None:
+    # RFC 9111 5.2.1: no-store forbids storing, no-cache forbids answering from the store,
+    # only-if-cached forbids asking upstream.
+    directives = {part.strip().lower() for part in value.split(b",")}
+    if b"only-if-cached" in directives:
+        return "replay"
+    if b"no-store" in directives:
+        return "bypass"
+    if b"no-cache" in directives:
+        return "fresh"
+    return None
+
+
+def _seconds(value: bytes) -> float:
+    text = value.decode("latin-1").strip()
+    if not text.isascii() or not text.isdigit() or len(text) > 10:
+        raise Refused(
+            Refusal(
+                400,
+                "invalid_request",
+                f"x-cache-ttl: {text[:40]!r} is not a whole number of seconds (0 = no limit)",
+            )
+        )
+    return float(text) if int(text) else math.inf
+
+
+def declared_length(fields: Mapping[bytes, bytes]) -> int | None:
+    """The `content-length` of the request in bytes; h11 has checked that it is one number."""
+    value = fields.get(b"content-length")
+    return int(value) if value is not None else None
+
+
+def too_large(limit: int) -> Refused:
+    """The refusal of a body above `limit` bytes."""
+    return Refused(
+        Refusal(
+            413,
+            "request_too_large",
+            f"the request body is larger than {limit} bytes (CACHE_MAX_REQUEST_BYTES)",
+        )
+    )
+
+
+async def read_body(receive: Receive, fields: Mapping[bytes, bytes], limit: int) -> bytes:
+    """The whole request body. Raises `Refused` (413, 408) or `ClientGone`."""
+    length = declared_length(fields)
+    if length is not None and length > limit:
+        raise too_large(limit)
+    body = b""
+    pieces: list[bytes] | None = None
+    total = 0
+    while True:
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_SEC):
+                message = await receive()
+        except TimeoutError:
+            raise Refused(
+                Refusal(408, "request_timeout", "the request body stopped arriving")
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece: bytes = message.get("body", b"")
+        total += len(piece)
+        if total > limit:
+            raise too_large(limit)
+        if not body and pieces is None:
+            body = piece
+        elif piece:
+            if pieces is None:
+                pieces = [body]
+            pieces.append(piece)
+        if not message.get("more_body", False):
+            return body if pieces is None else b"".join(pieces)
+
+
+async def drain(receive: Receive) -> None:
+    """Take what still comes of a refused request, for a moment, so that the client can read the
+    refusal and the server's reader isn't left waiting on a full queue."""
+    try:
+        async with asyncio.timeout(2.0):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return

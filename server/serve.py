@@ -1,0 +1,311 @@
+"""One running proxy: lock, sockets, Hypercorn, clock, signals, and a clean end.
+
+`run` blocks until SIGTERM or SIGINT. Then nothing new is accepted, answers in flight may finish
+within `GRACE_SEC`, and what is pending goes to the ledger. A second signal ends the grace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from email.utils import formatdate
+from pathlib import Path
+
+import uvloop
+from hypercorn.asyncio import serve
+from hypercorn.config import Config, Sockets
+
+from llm_cache import __version__
+from llm_cache.errors import LlmCacheError, StoreError
+from llm_cache.server.app import App
+from llm_cache.server.exchange import Exchanges
+from llm_cache.server.guard import Guard
+from llm_cache.server.journal import Journal
+from llm_cache.server.logfile import Log
+from llm_cache.server.own import OwnEndpoints
+from llm_cache.server.routing import Router, load_rules, read_optional
+from llm_cache.server.upstream import Caller
+from llm_cache.settings import Settings
+from llm_cache.store import Limits, Store
+from llm_cache.wire.normalize import Rules
+from llm_cache.wire.prices import Prices
+from llm_cache.wire.provider import Usage
+from llm_cache.wire.registry import PROVIDERS
+
+GRACE_SEC = 30.0
+"""Longest time answers in flight are waited for at a stop."""
+UPKEEP_SEC = 1.0
+"""How often access times are written and expired entries are pruned."""
+HEAD_TIMEOUT_SEC = 60.0
+"""Longest time a connection may take to send a request head, or be idle between requests."""
+UNREAD_TIMEOUT_SEC = 120.0
+"""Longest time a client may leave what was sent to it unread (Linux only)."""
+MAX_HEAD_BYTES = 64 << 10
+
+
+class _OwnSockets(Config):
+    """Hypercorn's configuration with sockets that were bound before."""
+
+    def __init__(self, sockets: Sequence[socket.socket]) -> None:
+        super().__init__()
+        self._sockets = list(sockets)
+
+    def create_sockets(self) -> Sockets:
+        if self.ssl_enabled:
+            return Sockets(self._sockets, [], [])
+        return Sockets([], self._sockets, [])
+
+
+def run(settings: Settings, *, stdout: bool = True) -> int:
+    """Serve until told to stop; 0 is a clean end. Raises LlmCacheError when it can't start.
+
+    `stdout`: whether log lines go there besides the log file.
+    """
+    os.umask(0o077)
+    settings.make_home()
+    rules = load_rules(settings)
+    prices = Prices.load(read_optional(settings.prices_file), str(settings.prices_file))
+    log = Log(settings.log_file, "silent" if settings.quiet else settings.log_level, stdout=stdout)
+    with bound_sockets(settings) as sockets, locked(settings.pid_file):
+        limits = Limits(
+            ttl_sec=settings.ttl_sec,
+            max_entries=settings.max_entries,
+            max_bytes=settings.max_bytes,
+        )
+        store = Store.open(settings.store_dir, limits, log=lambda line: log.write("error", [line]))
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_serve(settings, store, log, rules, prices, sockets))
+        finally:
+            store.close()
+            log.close()
+    return 0
+
+
+async def _serve(
+    settings: Settings,
+    store: Store,
+    log: Log,
+    rules: Rules,
+    prices: Prices,
+    sockets: Sequence[socket.socket],
+) -> None:
+    address = base_url(settings, sockets)
+    journal = Journal(store, log)
+    caller = Caller(silence_sec=settings.upstream_timeout_sec)
+    exchanges = Exchanges(settings, store, journal, caller, rules, prices)
+    own = OwnEndpoints(settings, store, journal, exchanges, address=address)
+    guard = Guard(
+        host=settings.host,
+        token=settings.auth_token,
+        allow_origins=settings.allow_origins,
+        allow_hosts=settings.allow_hosts,
+    )
+    app = App(
+        guard,
+        Router(settings),
+        exchanges,
+        own,
+        journal,
+        has_real_key=any(provider.name in settings.real_keys for provider in PROVIDERS),
+    )
+    await journal.start()
+    journal.info(
+        f"llm-cache {__version__} listens on {address} "
+        f"(cache {'off' if settings.off else 'on'}, pid {os.getpid()})"
+    )
+    stopping = _Stopping(app, journal)
+    stopping.listen()
+    background = [
+        asyncio.ensure_future(_tick(exchanges)),
+        asyncio.ensure_future(_upkeep(store, journal)),
+        asyncio.ensure_future(asyncio.to_thread(_warm, prices)),
+    ]
+    try:
+        await serve(app, _configured(settings, sockets), shutdown_trigger=stopping.asked.wait)  # type: ignore[arg-type]
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await exchanges.close()
+        await caller.close()
+        await journal.flush()
+        journal.info("stopped")
+
+
+class _Stopping:
+    """From the first signal to the last answer."""
+
+    def __init__(self, app: App, journal: Journal) -> None:
+        self.asked = asyncio.Event()
+        self._app = app
+        self._journal = journal
+
+    def listen(self) -> None:
+        """Take SIGTERM and SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+
+    def _signalled(self) -> None:
+        if self.asked.is_set():
+            self._give_up()
+            return
+        self.asked.set()
+        self._journal.feed.close()  # an open /monitor never ends by itself
+        asyncio.get_running_loop().call_later(GRACE_SEC, self._give_up)
+
+    def _give_up(self) -> None:
+        for task in self._app.active:
+            task.cancel()
+
+
+def _configured(settings: Settings, sockets: Sequence[socket.socket]) -> Config:
+    config = _OwnSockets(sockets)
+    config.errorlog = None  # the app logs its own errors
+    config.include_server_header = False
+    config.include_date_header = False  # the app sends the upstream's date, or its own on a hit
+    config.alpn_protocols = ["http/1.1"]
+    config.keep_alive_timeout = HEAD_TIMEOUT_SEC
+    config.keep_alive_max_requests = 1 << 30
+    config.h11_max_incomplete_size = MAX_HEAD_BYTES
+    config.graceful_timeout = GRACE_SEC + 5
+    # A queue without bound: its one reader, the app, refuses a body that is too large; a full
+    # queue would leave Hypercorn's own reader waiting for an app that has answered already.
+    config.max_app_queue_size = 0
+    if settings.tls_certfile is not None:
+        config.certfile = str(settings.tls_certfile)
+        config.keyfile = str(settings.tls_keyfile)
+    return config
+
+
+def _warm(prices: Prices) -> None:
+    """Load the price list now, so that the first answer doesn't wait for it."""
+    prices.cost("anthropic", "claude-sonnet-4-5", Usage())
+
+
+async def _tick(exchanges: Exchanges) -> None:
+    """Keep the HTTP date (RFC 9110 5.6.7) right to the second, off the hot path."""
+    while True:
+        exchanges.date = formatdate(usegmt=True).encode()
+        await asyncio.sleep(1.0 - time.time() % 1.0)
+
+
+async def _upkeep(store: Store, journal: Journal) -> None:
+    while True:
+        await asyncio.sleep(UPKEEP_SEC)
+        try:
+            await asyncio.to_thread(store.flush)
+        except StoreError as error:
+            journal.store_failed(error)
+
+
+@contextmanager
+def locked(pid_file: Path) -> Iterator[None]:
+    """Hold the home's lock with our pid in the file. Raises LlmCacheError when somebody has it."""
+    try:
+        fd = os.open(pid_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LlmCacheError(f"{pid_file}: can't be opened: {error.strerror}") from None
+    try:
+        deadline = time.monotonic() + 1.0
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                # A command that looks who holds the lock takes it for a moment itself.
+                if time.monotonic() > deadline:
+                    pid = os.pread(fd, 16, 0).decode("ascii", "replace").strip()
+                    raise LlmCacheError(
+                        f"a proxy of this home is running already (pid {pid or 'unknown'})"
+                    ) from None
+                time.sleep(0.02)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        yield
+        os.ftruncate(fd, 0)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def bound_sockets(settings: Settings) -> Iterator[list[socket.socket]]:
+    """Listening sockets of the address; for loopback on IPv4 and IPv6, since `localhost` may be
+    either. Raises LlmCacheError when the port is taken or the address isn't ours."""
+    names = [settings.host]
+    if settings.host.lower() in ("127.0.0.1", "localhost", "::1"):
+        names = ["127.0.0.1", "::1"]
+    sockets: list[socket.socket] = []
+    port = settings.port
+    try:
+        for name in names:
+            try:
+                sockets.append(_bind(name, port))
+            except OSError as error:
+                optional = len(names) > 1 and error.errno in (
+                    errno.EADDRNOTAVAIL,
+                    errno.EAFNOSUPPORT,
+                )
+                if optional and (sockets or name != names[-1]):
+                    continue  # this machine has only one of the two
+                raise LlmCacheError(_bind_problem(name, port, error)) from None
+            port = sockets[0].getsockname()[1]
+        yield sockets
+    finally:
+        for bound in sockets:
+            bound.close()
+
+
+def _bind(name: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if sys.platform == "linux":
+            # Accepted connections inherit it: a client that stops reading is cut off by the
+            # kernel, at no cost to those that read.
+            bound.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_TIMEOUT_SEC * 1000)
+            )
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, name != "::")
+        bound.bind(address)
+        bound.setblocking(False)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _bind_problem(name: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} on {name} is taken by another program; stop it or set CACHE_PORT "
+            "to another port"
+        )
+    if error.errno == errno.EACCES:
+        return f"port {port} may not be used by this user; set CACHE_PORT to one above 1023"
+    return f"can't listen on {name}, port {port}: {error.strerror or error}"
+
+
+def base_url(settings: Settings, sockets: Sequence[socket.socket]) -> str:
+    """The base URL of the proxy on this machine."""
+    port = sockets[0].getsockname()[1]
+    host = settings.host
+    if host in ("127.0.0.1", "::1", "0.0.0.0", "::"):  # noqa: S104  # compared, not bound
+        host = "localhost"
+    name = f"[{host}]" if ":" in host else host
+    return f"{'https' if settings.tls else 'http'}://{name}:{port}"

@@ -1,0 +1,138 @@
+"""Calls to upstreams: one httpx transport, the request head a provider gets, errors mapped.
+
+The transport is used without httpx's client on top: no redirects are followed (they would carry
+the key to another origin), no cookies are kept, no proxies or credentials are read from the
+environment, and the target goes out byte for byte as the client sent it, always to the
+configured origin. TLS is verified.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+
+from llm_cache.server.guard import Headers
+
+CONNECT_TIMEOUT_SEC = 15.0
+
+
+class UpstreamFailed(Exception):
+    """The upstream couldn't be reached, or broke off; the message is for the client's user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A base URL, taken apart once. `path` is the base path without a trailing slash."""
+
+    base_url: str
+    path: bytes
+
+    @classmethod
+    def of(cls, base_url: str) -> Upstream:
+        """From a checked base URL like `https://api.anthropic.com` or `http://gw:8080/claude`."""
+        return cls(base_url.rstrip("/"), urlsplit(base_url).path.rstrip("/").encode("ascii"))
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The head of an upstream's answer; `body` yields the bytes as they come, still encoded.
+
+    `body` raises `UpstreamFailed` when the answer breaks off.
+    """
+
+    status: int
+    headers: Headers
+    body: AsyncIterator[bytes]
+
+
+class Caller:
+    """Makes upstream calls over pooled connections. Lives as long as the server."""
+
+    def __init__(self, *, silence_sec: float) -> None:
+        self._timeout = {
+            "connect": CONNECT_TIMEOUT_SEC,
+            "read": silence_sec,
+            "write": silence_sec,
+            "pool": CONNECT_TIMEOUT_SEC,
+        }
+        self._transport = httpx.AsyncHTTPTransport(
+            verify=_tls_context(),
+            trust_env=False,
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=100, keepalive_expiry=30.0
+            ),
+        )
+
+    @asynccontextmanager
+    async def call(
+        self,
+        upstream: Upstream,
+        method: str,
+        target: bytes,
+        headers: list[tuple[bytes, bytes]],
+        content: bytes | AsyncIterator[bytes],
+    ) -> AsyncIterator[Response]:
+        """Send one request; the body of the answer is read inside the `async with`.
+
+        `target` is path and query as the client sent them, without a provider prefix. Raises
+        `UpstreamFailed` when no answer comes; leaving the block early closes the connection.
+        """
+        request = httpx.Request(
+            method,
+            upstream.base_url,
+            headers=headers,
+            content=content or None,
+            extensions={"timeout": self._timeout, "target": upstream.path + target},
+        )
+        try:
+            response = await self._transport.handle_async_request(request)
+        except (httpx.TransportError, OSError) as error:
+            raise UpstreamFailed(_explain(error, upstream)) from error
+        try:
+            yield Response(
+                response.status_code, _lowered(response.headers.raw), _body(response, upstream)
+            )
+        finally:
+            await response.aclose()
+
+    async def close(self) -> None:
+        """Close every pooled connection."""
+        await self._transport.aclose()
+
+
+async def _body(response: httpx.Response, upstream: Upstream) -> AsyncIterator[bytes]:
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    try:
+        async for chunk in response.stream:
+            if chunk:
+                yield chunk
+    except (httpx.TransportError, OSError) as error:
+        raise UpstreamFailed(_explain(error, upstream)) from error
+
+
+def _lowered(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower(), value) for name, value in headers]
+
+
+def _explain(error: Exception, upstream: Upstream) -> str:
+    """One sentence without addresses of secrets: base URLs hold no credentials (settings check)."""
+    if isinstance(error, httpx.TimeoutException):
+        what = "didn't answer in time"
+    elif isinstance(error, httpx.ConnectError):
+        what = "can't be reached"
+    else:
+        what = "broke off"
+    detail = str(error).strip() or type(error).__name__
+    return f"upstream {upstream.base_url} {what}: {detail[:200]}"
+
+
+def _tls_context() -> ssl.SSLContext:
+    """Verifies against certifi's roots and the system's, so that a company's own root works."""
+    context = httpx.create_ssl_context(verify=True, trust_env=False)
+    context.load_default_certs()
+    return context
