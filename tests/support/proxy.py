@@ -25,6 +25,8 @@ import httpx
 from support.raw import RawConnection, Response, exchange
 from support.upstream import unused_port, wait_until
 
+COMMAND = (sys.executable, "-m", "llm_cache", "run")
+
 START_DEADLINE = 20.0
 """Seconds until `/health` must answer. Generous: the machine may be busy."""
 
@@ -98,7 +100,7 @@ class Proxy:
         assert not self.running, "already started"
         with self.output_file.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "llm_cache", "run", *self._arguments],
+                [*COMMAND, *self._arguments],
                 env=clean_environment(self.home, self.settings),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
