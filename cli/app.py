@@ -1,0 +1,97 @@
+"""The `llm-cache` program: the list of its commands, and the one place where an error becomes a
+line on stderr and an exit code.
+
+Exit codes: 0 success, 1 a failed check or operation, 2 wrong usage, 130 Ctrl-C. There is no
+traceback, whatever happens; `CACHE_LOG_LEVEL=debug` shows one for a fault of our own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from llm_cache import __version__
+from llm_cache.cli import demo, inspect, lifecycle, monitor, stats
+from llm_cache.errors import LlmCacheError
+
+app = typer.Typer(
+    name="llm-cache",
+    help="A local caching proxy for LLM APIs: the same request is answered again, byte for byte, "
+    "with no upstream call.\n\nExample: llm-cache on && "
+    "export ANTHROPIC_BASE_URL=http://localhost:4000",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for _name, _command in (
+    ("on", lifecycle.on),
+    ("off", lifecycle.off),
+    ("restart", lifecycle.restart),
+    ("stop", lifecycle.stop),
+    ("run", lifecycle.run),
+    ("status", lifecycle.status),
+    ("stats", stats.stats),
+    ("monitor", monitor.monitor),
+    ("key", inspect.key),
+    ("price", inspect.price),
+    ("usage", inspect.usage),
+    ("demo", demo.demo),
+):
+    app.command(_name)(_command)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> int:
+    if version:
+        print(f"llm-cache {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
+    return 0
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that can't show a letter shows "?"
+    try:
+        code = app(arguments, prog_name="llm-cache", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except typer.TyperException as error:
+        return _failed(f"{error.format_message()} (see --help)", error.exit_code)
+    except LlmCacheError as error:
+        return _failed(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough. Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        return _failed(f"{what}{error.strerror or type(error).__name__}", 1)
+    except Exception as error:
+        if os.environ.get("CACHE_LOG_LEVEL") == "debug":
+            raise
+        return _failed(
+            f"a fault in llm-cache itself ({type(error).__name__}); "
+            "set CACHE_LOG_LEVEL=debug to see where",
+            1,
+        )
+
+
+def _failed(message: str, code: int) -> int:
+    print("llm-cache: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    return code

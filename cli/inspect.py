@@ -1,0 +1,196 @@
+"""Looking at one thing the way the proxy would: key, price, usage."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llm_cache.cli.output import note, say, say_json
+from llm_cache.errors import LlmCacheError, UsageError
+from llm_cache.settings import Settings, load_settings
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+Text = Annotated[str, typer.Argument(help="The text itself, @FILE, or - for stdin.")]
+TIERS = ("exact", "normalized", "suffix")
+
+
+def key(
+    body: Text,
+    path: Annotated[str, typer.Option(help="Path and query of the request.")] = "/v1/messages",
+    method: Annotated[str, typer.Option(help="Method of the request.")] = "POST",
+    header: Annotated[
+        list[str] | None, typer.Option(help="A header of the request, 'name: value'; repeatable.")
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(help="Environment variable with the API key that the client sends."),
+    ] = None,
+    namespace: Annotated[str, typer.Option(help="x-cache-namespace of the request.")] = "",
+    sample: Annotated[str, typer.Option(help="x-cache-sample of the request.")] = "",
+    tier: Annotated[str, typer.Option(help="exact, normalized or suffix.")] = "exact",
+    json: Json = False,
+) -> int:
+    """Print the key of a request: what the proxy answers as x-cache-key.
+
+    Clients' credentials are a part of it when they pass through; --api-key-env names them
+    without showing them.
+
+    Example: llm-cache key @request.json --header 'anthropic-version: 2023-06-01'
+    """
+    if tier not in TIERS:
+        raise UsageError(f"--tier {tier}: must be exact, normalized or suffix")
+    settings = load_settings()
+    headers = [_header(text) for text in header or []]
+    if namespace:
+        headers.append((b"x-cache-namespace", _ascii("--namespace", namespace)))
+    if sample:
+        headers.append((b"x-cache-sample", _ascii("--sample", sample)))
+    headers += _credentials(settings, path, api_key_env)
+    keys, why_not = _keys(settings, method.upper(), path, headers, _input(body))
+    if json:
+        say_json(keys | {"note": why_not or None})
+        return 0 if keys[tier] else 1
+    if keys[tier] is None:
+        raise LlmCacheError(f"this request has no {tier} key: {why_not or 'the tier is off'}")
+    say(keys[tier] or "")
+    return 0
+
+
+def price(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    provider: Annotated[str, typer.Option(help="Whose model it is.")] = "anthropic",
+    json: Json = False,
+) -> int:
+    """Print what a model costs per token, in US dollars. Exit code 1: nobody knows.
+
+    Example: llm-cache price claude-haiku-4-5
+    """
+    from llm_cache.server.routing import read_optional
+    from llm_cache.wire.prices import Prices
+    from llm_cache.wire.provider import Usage
+
+    settings = load_settings()
+    prices = Prices.load(read_optional(settings.prices_file), str(settings.prices_file))
+    one = {
+        "input": Usage(input_tokens=1),
+        "output": Usage(output_tokens=1),
+        "cache_read": Usage(cache_read_tokens=1),
+        "cache_write": Usage(cache_write_tokens=1),
+    }
+    costs = {name: prices.cost(provider, model, usage) for name, usage in one.items()}
+    known = costs["input"] is not None
+    if json:
+        say_json({"model": model, "provider": provider, "usd_per_token": costs if known else None})
+    elif not known:
+        say(f"{model}: unknown; {settings.prices_file} can say what it costs")
+    else:
+        for name, cost in costs.items():
+            if cost is not None:
+                per_token = f"{cost:.12f}".rstrip("0").rstrip(".")
+                say(f"{name:<12} ${per_token} per token   ${cost * 1e6:,.4g} per million")
+    return 0 if known else 1
+
+
+def usage(
+    body: Text,
+    provider: Annotated[str, typer.Option(help="Whose answer it is.")] = "anthropic",
+    path: Annotated[str, typer.Option(help="Path the answer came from.")] = "/v1/messages",
+    json: Json = False,
+) -> int:
+    """Print the tokens an answer's body says it used, JSON or stream. Exit code 1: it says none.
+
+    Example: curl -s ... | llm-cache usage -
+    """
+    from llm_cache.wire.registry import by_name
+
+    source = by_name(provider)
+    endpoint = source.endpoint("POST", path) if source else None
+    if source is None or endpoint is None:
+        raise UsageError(f"--provider {provider} --path {path}: answers of this kind aren't known")
+    data = _input(body)
+    is_json = data.lstrip()[:1] == b"{"
+    watcher = source.watch(endpoint, 200, "application/json" if is_json else "text/event-stream")
+    watcher.feed(data)
+    answer = watcher.close()
+    facts: dict[str, Any] = {
+        "model": answer.model,
+        "complete": answer.complete,
+        "reason": answer.reason or None,
+        "usage": asdict(answer.usage) if answer.usage else None,
+    }
+    if json:
+        say_json(facts)
+    elif answer.usage is None:
+        say(f"no usage found: {answer.reason or 'the body names none'}")
+    else:
+        for name, count in asdict(answer.usage).items():
+            if not isinstance(count, bool):
+                say(f"{name:<22} {count:,}")
+        if not answer.complete:
+            note(f"the answer isn't complete: {answer.reason}")
+    return 0 if answer.usage else 1
+
+
+def _keys(
+    settings: Settings, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes
+) -> tuple[dict[str, str | None], str]:
+    from llm_cache.server.requests import Refused
+    from llm_cache.server.routing import request_key
+
+    try:
+        exact, further = request_key(settings, method, path, headers, body)
+    except Refused as refused:
+        raise UsageError(str(refused)) from None
+    except ValueError as error:
+        raise UsageError(f"--path {path}: {error}") from None
+    normalized = further.normalized if settings.normalize else None
+    keys = {
+        "exact": exact.hex(),
+        "normalized": normalized.hex() if normalized else None,
+        "suffix": further.suffix.hex() if further.suffix else None,
+    }
+    return keys, further.note
+
+
+def _credentials(
+    settings: Settings, path: str, api_key_env: str | None
+) -> list[tuple[bytes, bytes]]:
+    if api_key_env is None:
+        return []
+    from llm_cache.wire.registry import PROVIDERS, by_name
+
+    value = os.environ.get(api_key_env)
+    if not value or not value.isascii():
+        raise UsageError(f"--api-key-env {api_key_env}: there is no such variable, or it is empty")
+    provider = by_name(path[1:].partition("/")[0]) or PROVIDERS[0]
+    return [provider.auth_header(value)]
+
+
+def _header(text: str) -> tuple[bytes, bytes]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise UsageError("--header: must be 'name: value'")
+    return _ascii("--header", name.strip().lower()), _ascii("--header", value.strip())
+
+
+def _ascii(option: str, text: str) -> bytes:
+    if not text.isascii() or not text.isprintable():
+        raise UsageError(f"{option}: must be printable ASCII")
+    return text.encode("ascii")
+
+
+def _input(text: str) -> bytes:
+    """The bytes an argument stands for: itself, `@FILE`, or `-` for stdin."""
+    if text == "-":
+        return sys.stdin.buffer.read()
+    if text.startswith("@"):
+        try:
+            return Path(text[1:]).read_bytes()
+        except OSError as error:
+            raise UsageError(f"{text[1:]}: can't be read: {error.strerror}") from None
+    return text.encode("utf-8", "surrogateescape")

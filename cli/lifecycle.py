@@ -1,0 +1,275 @@
+"""Starting, stopping and asking after the proxy: on, off, restart, stop, run, status."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from llm_cache.cli.output import duration, note, printable, say, say_json
+from llm_cache.errors import LlmCacheError
+from llm_cache.server import process
+from llm_cache.settings import Settings, load_settings
+
+Port = Annotated[int | None, typer.Option(help="Listen on this port (CACHE_PORT).")]
+Host = Annotated[str | None, typer.Option(help="Listen on this address (CACHE_HOST).")]
+Upstream = Annotated[
+    str | None, typer.Option(help="Send everything to this base URL (CACHE_UPSTREAM).")
+]
+Mode = Annotated[
+    str | None, typer.Option(help="cache, fresh, bypass or replay, by default (CACHE_MODE).")
+]
+Scope = Annotated[str | None, typer.Option(help="credential or shared (CACHE_SCOPE).")]
+LogLevel = Annotated[
+    str | None, typer.Option(help="silent, error, info or debug (CACHE_LOG_LEVEL).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+
+
+def on(
+    port: Port = None,
+    host: Host = None,
+    upstream: Upstream = None,
+    mode: Mode = None,
+    scope: Scope = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Start the proxy in the background, caching; or switch caching on again.
+
+    Example: llm-cache on --port 4100
+    """
+    _switch("on", _flags(port, host, upstream, mode, scope, log_level))
+
+
+def off(
+    port: Port = None,
+    host: Host = None,
+    upstream: Upstream = None,
+    mode: Mode = None,
+    scope: Scope = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Forward everything and store nothing, until `on`. Starts the proxy if need be.
+
+    Example: llm-cache off
+    """
+    _switch("off", _flags(port, host, upstream, mode, scope, log_level))
+
+
+def restart(
+    port: Port = None,
+    host: Host = None,
+    upstream: Upstream = None,
+    mode: Mode = None,
+    scope: Scope = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Stop the proxy and start it with the present settings; on stays on, off stays off.
+
+    Example: llm-cache restart
+    """
+    flags = _flags(port, host, upstream, mode, scope, log_level)
+    settings = load_settings(flags)  # a wrong setting is told before anything is stopped
+    running = process.find(settings)
+    cache = running.cache if running is not None else ""
+    if running is not None:
+        _stop(settings)
+    _switch(cache or ("off" if settings.off else "on"), flags)
+
+
+def stop() -> None:
+    """Stop the proxy; answers in flight finish first, up to 30 seconds.
+
+    Example: llm-cache stop
+    """
+    _stop(load_settings())
+
+
+def run(
+    port: Port = None,
+    host: Host = None,
+    upstream: Upstream = None,
+    mode: Mode = None,
+    scope: Scope = None,
+    log_level: LogLevel = None,
+) -> int:
+    """Run the proxy in the foreground: what a service manager calls.
+
+    Example: llm-cache run --port 4100
+    """
+    settings = load_settings(_flags(port, host, upstream, mode, scope, log_level))
+    settings.make_home()
+    from llm_cache.server import serve
+
+    return serve.run(settings)
+
+
+def status(json: Json = False) -> int:
+    """Tell whether the proxy is up, since when, and how it does. Exit code 0: up, 1: down.
+
+    Example: llm-cache status --json
+    """
+    settings = load_settings()
+    report = _report(settings, process.find(settings))
+    if json:
+        say_json(report)
+    else:
+        _print_report(report)
+    return 0 if report["up"] else 1
+
+
+def _switch(cache: str, flags: dict[str, object]) -> None:
+    settings = load_settings(flags)
+    running = process.find(settings)
+    if running is None:
+        if not settings.env_file.exists():
+            _first_run(settings)
+        overrides = {name: str(value) for name, value in flags.items()}
+        overrides["CACHE_OFF"] = "1" if cache == "off" else "0"
+        running = process.start(settings, overrides)
+        assert running.address is not None  # what `start` promises
+        say(f"llm-cache is {_state(cache)}: {running.address.url} (pid {running.pid})")
+    else:
+        address = _address(running)
+        _same_place(flags, address)
+        if running.cache == cache:
+            say(f"llm-cache is already {_state(cache)}: {address.url} (pid {running.pid})")
+        else:
+            process.ask(settings, address, "POST", "/cache/mode", {"cache": cache})
+            say(f"llm-cache is now {_state(cache)}: {address.url} (pid {running.pid})")
+    _print_exports(settings, _address(running).url)
+
+
+def _state(cache: str) -> str:
+    return "on" if cache == "on" else "off (forwards everything, stores nothing)"
+
+
+def _first_run(settings: Settings) -> None:
+    # The place where a wizard may take over on a terminal (sys.stdin and sys.stdout are one).
+    keys = ", ".join(f"{name.upper()}_API_KEY_REAL" for name in settings.real_keys)
+    how = f"sends {keys}" if keys else "passes each client's own credentials through"
+    note(f"not configured yet: the proxy {how}; settings can be put into {settings.env_file}")
+
+
+def _same_place(flags: dict[str, object], address: process.Address) -> None:
+    port = flags.get("CACHE_PORT")
+    if port not in (None, 0, address.port):
+        note(f"it keeps port {address.port}; `llm-cache restart --port {port}` changes it")
+
+
+def _print_exports(settings: Settings, url: str) -> None:
+    say()
+    say(f"  export ANTHROPIC_BASE_URL={url}")
+    if "anthropic" not in settings.real_keys:
+        say("  # and your own ANTHROPIC_API_KEY, as always: it is passed through")
+    elif settings.auth_token:
+        say("  export ANTHROPIC_API_KEY=...    # the value of CACHE_AUTH_TOKEN")
+    else:
+        say("  export ANTHROPIC_API_KEY=anything    # the proxy puts the real key in its place")
+    if settings.auth_token and "anthropic" not in settings.real_keys:
+        say("  # and with every request the header x-cache-auth: the value of CACHE_AUTH_TOKEN")
+
+
+def _stop(settings: Settings) -> None:
+    outcome = process.stop(settings)
+    if outcome == "killed":
+        say("llm-cache didn't stop in time and was killed")
+    else:
+        say(f"llm-cache is {outcome}")
+
+
+def _address(running: process.Running) -> process.Address:
+    if running.address is None:
+        raise LlmCacheError(
+            f"the proxy runs (pid {running.pid}) but doesn't answer; "
+            "try again in a moment, or `llm-cache restart`"
+        )
+    return running.address
+
+
+def _report(settings: Settings, running: process.Running | None) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "up": running is not None and running.address is not None,
+        "pid": running.pid if running else None,
+        "address": None,
+        "accepting_calls": False,
+        "since": None,
+        "uptime_s": None,
+        "cache": None,
+        "last_call_s": None,
+        "errors": None,
+        "recent_errors": _log_errors(settings),
+    }
+    if running is None or running.address is None or running.health is None:
+        return report
+    figures = process.ask(settings, running.address, "GET", "/stats")
+    uptime = float(running.health.get("uptime_s", 0))
+    since = datetime.now(UTC).timestamp() - uptime
+    return report | {
+        "address": running.address.url,
+        "accepting_calls": running.health.get("status") == "ok",
+        "since": datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds"),
+        "uptime_s": uptime,
+        "cache": running.cache,
+        "last_call_s": figures.get("last_call_s"),
+        "errors": figures.get("session", {}).get("errors"),
+        "recent_errors": figures.get("recent_errors", []),
+    }
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    if report["up"]:
+        since = datetime.fromisoformat(report["since"]).astimezone()
+        last = report["last_call_s"]
+        say(f"up         {duration(report['uptime_s'])}, since {since:%Y-%m-%d %H:%M:%S}")
+        say(f"pid        {report['pid']}")
+        say(f"address    {report['address']}")
+        say(f"calls      {'accepted' if report['accepting_calls'] else 'not accepted'}")
+        say(f"cache      {report['cache']}")
+        say(f"last call  {'none yet' if last is None else duration(last) + ' ago'}")
+        say(f"errors     {report['errors']} in this run")
+    elif report["pid"]:
+        say(f"not answering, though process {report['pid']} runs; see the log")
+    else:
+        say("down: start it with `llm-cache on`")
+    if report["recent_errors"]:
+        say("recent errors" if report["up"] else "last errors in the log")
+        for line in report["recent_errors"]:
+            say(f"  {printable(line)}")
+
+
+def _log_errors(settings: Settings, most: int = 5) -> list[str]:
+    """The last lines of the log that tell of an error; empty when there is no log."""
+    if settings.log_file is None:
+        return []
+    try:
+        with settings.log_file.open("rb") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(0, log.tell() - 65536))
+            lines = log.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    told = [line for line in lines if re.match(r"\S+ ERR(OR)?\s|llm-cache: ", line)]
+    return told[-most:]
+
+
+def _flags(
+    port: int | None,
+    host: str | None,
+    upstream: str | None,
+    mode: str | None,
+    scope: str | None,
+    log_level: str | None,
+) -> dict[str, object]:
+    given = {
+        "CACHE_PORT": port,
+        "CACHE_HOST": host,
+        "CACHE_UPSTREAM": upstream,
+        "CACHE_MODE": mode,
+        "CACHE_SCOPE": scope,
+        "CACHE_LOG_LEVEL": log_level,
+    }
+    return {name: value for name, value in given.items() if value is not None}

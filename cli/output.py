@@ -1,0 +1,73 @@
+"""How commands print: plain lines, JSON for scripts, colour only on a terminal that wants it.
+
+Results go to stdout, everything said about them to stderr. Text that came from outside (a model's
+answer, a log line) is shown with its control characters taken out, so that it can't write to the
+terminal what it likes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def say(text: str = "") -> None:
+    """One line of the result."""
+    print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """One line about what happens, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def say_json(value: Any) -> None:
+    """The result for a script: one JSON document."""
+    say(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def colourful() -> bool:
+    """True when stdout is a terminal and nobody asked for no colour (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def console() -> Console:
+    """rich's console, which obeys the same rule."""
+    from rich.console import Console
+
+    colour = colourful()
+    return Console(
+        color_system="auto" if colour else None,
+        force_terminal=None if colour else False,
+        no_color=not colour,
+        highlight=False,
+        emoji=False,
+        markup=False,
+    )
+
+
+def printable(text: str) -> str:
+    """`text` on one line, without what a terminal would obey."""
+    return "".join(mark if mark.isprintable() else " " for mark in text)
+
+
+def dollars(amount: float | None, places: int = 4) -> str:
+    """US dollars: `$0.0123`; `$?` when unknown."""
+    return "$?" if amount is None else f"${amount:,.{places}f}"
+
+
+def duration(seconds: float) -> str:
+    """`3 s`, `2 min`, `5 h 12 min`, `3 d 4 h`."""
+    minutes, hours, days = int(seconds / 60), int(seconds / 3600), int(seconds / 86400)
+    if minutes < 1:
+        return f"{int(seconds)} s"
+    if hours < 1:
+        return f"{minutes} min"
+    if days < 1:
+        return f"{hours} h {minutes % 60} min"
+    return f"{days} d {hours % 24} h"
