@@ -34,6 +34,7 @@ from secrets import token_hex
 
 import xxhash
 import zstandard
+
 from llm_cache.errors import StoreError
 
 SHARDS = 256

@@ -20,6 +20,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import zstandard
+
 from llm_cache.errors import StoreError
 from llm_cache.store import integrity
 from llm_cache.store.blobs import SHARDS, BlobDamaged, Blobs, Step
@@ -41,13 +42,16 @@ _FIND_BY_KEY = (
 )
 _FIND_BY_PREFIX = (
     f"SELECT {_ENTRY}, k.key FROM keys k JOIN entries e ON e.id = k.entry"  # noqa: S608
-    " JOIN blobs b ON b.digest = e.digest WHERE k.key >= ? AND k.key > ? ORDER BY k.key LIMIT ?"
+    " JOIN blobs b ON b.digest = e.digest WHERE k.key >= ? ORDER BY k.key LIMIT ?"
 )
 _PAGE = (
     f"SELECT {_ENTRY}, (SELECT key FROM keys WHERE entry = e.id ORDER BY rank LIMIT 1)"  # noqa: S608
     " FROM entries e INDEXED BY entries_used JOIN blobs b ON b.digest = e.digest"
-    " WHERE (e.accessed, e.id) < (?, ?) ORDER BY e.accessed DESC, e.id DESC LIMIT ?"
+    " WHERE {} ORDER BY e.accessed DESC, e.id DESC LIMIT ?"
 )
+# Two look-ups, because SQLite can't seek to (accessed, id) < (?, ?) in one.
+_PAGE_OF_THAT_TIME = _PAGE.format("e.accessed = ? AND e.id < ?")
+_PAGE_BEFORE = _PAGE.format("e.accessed < ?")
 _PAGE_SIZE = 200
 _TOUCHES_PER_WRITE = 1_000
 _REMOVALS_PER_WRITE = 200
@@ -119,8 +123,12 @@ class Store:
             with store._lock.held():
                 store._index.open()
             store._open = True
-            store._blobs.sweep_drafts()
-            store._sweep_some(time.monotonic() + _HOUSEKEEPING_SEC / 5)
+        try:
+            with store._door():
+                store._blobs.sweep_drafts()
+                store._sweep_some(time.monotonic() + _HOUSEKEEPING_SEC / 5)
+        except StoreError as error:
+            log(f"store: not swept: {error}")
         return store
 
     def __repr__(self) -> str:
@@ -188,7 +196,7 @@ class Store:
             if self.limits.expires(entry) <= now:
                 self._drop(entry, lambda: True)
                 return None
-            if entry.created > now:
+            if entry.created > now:  # the clock was set back: its age starts now
                 with self._write() as transaction:
                     transaction.arrived(entry.id, now)
                 continue
@@ -219,12 +227,18 @@ class Store:
         return False
 
     def _drop(self, entry: Entry, is_so: Callable[[], bool]) -> bool:
-        """Remove an entry if `is_so` still says so under the write lock; return whether it did."""
-        with self._write() as transaction:
-            if not is_so():
-                return False
-            transaction.remove(entry.id)
-            return True
+        """Remove an entry if `is_so` still says so under the write lock; return whether it did.
+
+        A store that can't be written right now is logged: the reader's answer is the same.
+        """
+        try:
+            with self._write() as transaction:
+                if not is_so():
+                    return False
+                transaction.remove(entry.id)
+        except StoreError as error:
+            self._log(f"store: entry {entry.id} should go but can't: {error}")
+        return True
 
     def request_body(self, entry: Entry) -> bytes | None:
         """Return the request body kept with `entry`, None when there is none (any more).
@@ -263,21 +277,21 @@ class Store:
         if prefix.strip("0123456789abcdef"):
             return []
         start = bytes.fromhex(prefix + "0" * (len(prefix) % 2))
-        after = b""
         found: dict[int, tuple[str, Entry]] = {}
         with self._door(), closing(self._index.connect()) as db:
             while len(found) < limit:
-                rows = db.execute(_FIND_BY_PREFIX, (start, after, _PAGE_SIZE)).fetchall()
+                rows = db.execute(_FIND_BY_PREFIX, (start, _PAGE_SIZE)).fetchall()
                 now = self._clock()
                 for row in rows:
-                    after = row[-1]
-                    if not after.hex().startswith(prefix):
+                    key = row[-1].hex()
+                    if not key.startswith(prefix) or len(found) >= limit:
                         return list(found.values())
                     entry = _entry(row)
-                    if self.limits.expires(entry) > now and len(found) < limit:
-                        found.setdefault(entry.id, (after.hex(), entry))
+                    if self.limits.expires(entry) > now:
+                        found.setdefault(entry.id, (key, entry))
                 if len(rows) < _PAGE_SIZE:
                     break
+                start = rows[-1][-1] + b"\0"
         return list(found.values())
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
@@ -290,18 +304,21 @@ class Store:
             self._write_touches()
             db = self._index.connect()
         with closing(db):
-            accessed, last = float("inf"), 1 << 62
+            accessed, last = float("inf"), 0
             while True:
                 with self._door():
-                    rows = db.execute(_PAGE, (accessed, last, _PAGE_SIZE)).fetchall()
+                    rows = db.execute(_PAGE_OF_THAT_TIME, (accessed, last, _PAGE_SIZE)).fetchall()
+                    if len(rows) < _PAGE_SIZE:
+                        left = _PAGE_SIZE - len(rows)
+                        rows += db.execute(_PAGE_BEFORE, (accessed, left)).fetchall()
+                if not rows:
+                    return
                 now = self._clock()
                 for row in rows:
                     entry = _entry(row)
-                    if self.limits.expires(entry) > now:
+                    accessed, last = entry.accessed, entry.id
+                    if row[-1] is not None and self.limits.expires(entry) > now:
                         yield row[-1].hex(), entry
-                if len(rows) < _PAGE_SIZE:
-                    return
-                accessed, last = entry.accessed, entry.id
 
     def totals(self) -> Totals:
         """Return how much is stored. One row is read. Expired entries count until pruned."""
@@ -451,11 +468,13 @@ class Store:
     def _sweep_some(self, until: float) -> int:
         """Remove orphans, folder by folder, until `until` (monotonic); return how many."""
         swept = 0
-        while self._unswept and time.monotonic() < until:
-            swept += self._sweep_shard(self._unswept.pop())
+        if self._unswept:
+            with closing(self._index.connect()) as db:
+                while self._unswept and time.monotonic() < until:
+                    swept += self._sweep_shard(self._unswept.pop(), db)
         return swept
 
-    def _sweep_shard(self, number: int) -> int:
+    def _sweep_shard(self, number: int, db: sqlite3.Connection) -> int:
         def orphans(digests: list[str], db: sqlite3.Connection) -> list[str]:
             query = "SELECT 1 FROM blobs WHERE digest = ?"
             return [
@@ -464,8 +483,7 @@ class Store:
                 if db.execute(query, (bytes.fromhex(digest),)).fetchone() is None
             ]
 
-        with self._index.read_lock:
-            suspects = orphans(self._blobs.shard(number), self._index.read)
+        suspects = orphans(self._blobs.shard(number), db)
         if not suspects:
             return 0
         with self._write():
@@ -477,9 +495,9 @@ class Store:
 
     def sweep(self) -> int:
         """Remove every file that no entry needs, at once; return how many there were."""
-        with self._door():
+        with self._door(), closing(self._index.connect()) as db:
             swept = self._blobs.sweep_drafts()
-            return swept + sum(self._sweep_shard(number) for number in range(SHARDS))
+            return swept + sum(self._sweep_shard(number, db) for number in range(SHARDS))
 
     def integrity(self) -> list[str]:
         """Compare the whole index with all files; return what is wrong, one line each.
@@ -533,8 +551,9 @@ class Store:
         `after` runs when it is committed and the lock is still held.
         """
         with self._door(), self._lock_of_this_file():
-            transaction = Transaction(self._index.write, self._blobs, self._step)
+            transaction = Transaction(self._index.write, self._blobs, self._step, self._log)
             try:
+                transaction.begin()
                 yield transaction
                 transaction.commit(self._touches)
             except BaseException:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from llm_cache.errors import StoreError
 from llm_cache.store.blobs import Blobs, Draft, Step
 from llm_cache.store.entry import Tally
+from llm_cache.store.index import Log
 from llm_cache.store.limits import Limits
 from llm_cache.store.touches import Touches
 
@@ -23,26 +24,32 @@ _EVERYTHING = (0.0, 1 << 62)  # of what is pending for an entry that is gone
 
 
 class Transaction:
-    """An open IMMEDIATE transaction. `commit` or `rollback` ends it, files included."""
+    """An IMMEDIATE transaction, files included: `begin`, changes, then `commit` or `rollback`."""
 
-    def __init__(self, db: sqlite3.Connection, blobs: Blobs, step: Step) -> None:
+    def __init__(self, db: sqlite3.Connection, blobs: Blobs, step: Step, log: Log) -> None:
         self._db = db
         self._blobs = blobs
         self._step = step
+        self._log = log
         self._placed: list[str] = []  # digests of files that have no row but in this transaction
         self._freed: list[str] = []  # digests of files that have no row any more
         self._touched: dict[int, tuple[float, int]] = {}
-        db.execute("BEGIN IMMEDIATE")
-        self.entries, self.bytes, self.last_id, self.removals = self._was = db.execute(
-            "SELECT entries, bytes, last_id, removals FROM totals"
-        ).fetchone()
+        self.entries = self.bytes = self.last_id = self.removals = 0
         self._took_keys = False
         self.without_request: set[int] = set()  # entries whose request body was taken away
 
-    # -- ending it
+    # -- beginning and ending it
+
+    def begin(self) -> None:
+        """Take SQLite's write lock and read the totals."""
+        self._db.execute("BEGIN IMMEDIATE")
+        self._was: tuple[int, int, int, int] = self._db.execute(
+            "SELECT entries, bytes, last_id, removals FROM totals"
+        ).fetchone()
+        self.entries, self.bytes, self.last_id, self.removals = self._was
 
     def commit(self, touches: Touches) -> None:
-        """Commit, then unlink what nobody points at any more."""
+        """Commit, then unlink what nobody points at any more. Raises only when not committed."""
         if self._took_keys:
             self.removals += 1
         totals = (self.entries, self.bytes, self.last_id, self.removals)
@@ -52,10 +59,14 @@ class Transaction:
             )
         self._step("totals-written")
         self._db.execute("COMMIT")
+        self._placed.clear()
         self._step("committed")
         touches.written(self._touched)
         for digest in self._freed:
-            self._blobs.unlink(digest)
+            try:
+                self._blobs.unlink(digest)
+            except OSError as error:
+                self._log(f"store: a blob nobody needs stays until it is swept: {error}")
             self._step("unlinked")
 
     def rollback(self) -> None:
@@ -174,9 +185,7 @@ class Transaction:
         row = self._db.execute(
             "UPDATE blobs SET refs = refs - 1 WHERE digest = ? RETURNING refs, disk_size", (digest,)
         ).fetchone()
-        if row is None:
-            raise StoreError(f"the index has no blob {digest.hex()}")
-        if row[0] == 0:
+        if row is not None and row[0] <= 0:
             self._db.execute("DELETE FROM blobs WHERE digest = ?", (digest,))
             self.bytes -= row[1]
             self._freed.append(digest.hex())
@@ -262,7 +271,7 @@ class Transaction:
             )
         ]
         if limits.ttl_sec and len(due) < most:
-            # In order and with the sum of `Limits.expires`: a bound of `now - ttl` rounds otherwise.
+            # In order, by the sum in `Limits.expires`: a bound of `now - ttl` rounds otherwise.
             for entry, created in self._db.execute(
                 "SELECT id, created FROM entries INDEXED BY entries_aging"
                 " WHERE ttl IS NULL ORDER BY created LIMIT ?",

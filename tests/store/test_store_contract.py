@@ -1,0 +1,373 @@
+"""What every backend promises. A backend is added by adding its opener to `BACKENDS`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_cache.errors import StoreError
+from llm_cache.store import Backend, Limits, Store, Totals
+
+KEY, OTHER, THIRD = b"k" * 32, b"o" * 32, b"t" * 32
+
+
+def open_local(path: Path, limits: Limits, clock: Callable[[], float]) -> Backend:
+    return Store.open(path / "store", limits, clock=clock)
+
+
+BACKENDS = {"local": open_local}
+
+
+@pytest.fixture(params=BACKENDS)
+def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Any) -> Iterator[Any]:
+    backends: list[Backend] = []
+
+    def open_backend(**limits: float) -> Backend:
+        backend = BACKENDS[request.param](tmp_path, Limits(**limits), clock)  # type: ignore[arg-type]
+        backends.append(backend)
+        return backend
+
+    yield open_backend
+    for backend in backends:
+        backend.close()
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 20])
+@pytest.mark.parametrize("body", [b"", b"x", b"\0" * 100_000, bytes(range(256)) * 9])
+def test_what_was_put_is_got_from_every_key(opened: Any, memory: int, body: bytes) -> None:
+    store = opened(max_memory_bytes=memory)
+    entry = store.put([KEY, OTHER], b"meta", body, request=b"asked", ttl=50)
+    for key in (KEY, OTHER):
+        stored = store.get(key)
+        assert (stored.body, stored.entry) == (body, entry)
+    assert store.request_body(entry) == b"asked"
+    assert (entry.meta, entry.size, entry.hits, entry.ttl) == (b"meta", len(body), 0, 50)
+    assert store.get(THIRD) is None
+    assert (store.get_in_memory(KEY) is not None) == bool(memory)
+
+
+def test_an_entry_outlives_its_process(opened: Any) -> None:
+    store = opened()
+    entry = store.put([KEY], b"meta", b"body")
+    store.close()
+    again = opened()
+    assert [found for _, found in again.entries()] == [entry]
+    assert again.get(KEY).body == b"body"
+
+
+def test_a_key_that_pointed_elsewhere_moves_and_the_keyless_entry_goes(opened: Any) -> None:
+    store = opened()
+    store.put([KEY, OTHER], b"", b"first")
+    store.put([OTHER, THIRD], b"", b"second")
+    assert [store.get(key).body for key in (KEY, OTHER, THIRD)] == [b"first", b"second", b"second"]
+    store.put([KEY], b"", b"third")
+    assert store.totals().entries == 2
+    assert store.get(KEY).body == b"third"
+
+
+def test_a_deleted_entry_is_gone_for_every_key_and_every_open_store(opened: Any) -> None:
+    one, two = opened(), opened()
+    one.put([KEY, OTHER], b"", b"body")
+    assert two.get(KEY) is not None
+    assert one.get_in_memory(KEY) is not None
+    assert two.get_in_memory(KEY) is not None
+    assert two.delete(OTHER) is True
+    assert one.get_in_memory(KEY) is None
+    assert [store.get(key) for store in (one, two) for key in (KEY, OTHER)] == [None] * 4
+    assert one.delete(KEY) is False
+    assert one.totals() == Totals(0, 0)
+
+
+def test_a_replaced_answer_is_not_served_from_another_stores_memory(opened: Any) -> None:
+    one, two = opened(), opened()
+    one.put([KEY], b"", b"old")
+    assert two.get(KEY).body == b"old"
+    one.put([KEY], b"", b"new")
+    assert two.get(KEY).body == b"new"
+
+
+def test_memory_survives_puts_and_flushes_of_other_keys(opened: Any) -> None:
+    one, two = opened(), opened()
+    one.put([KEY], b"", b"body")
+    kept = one.get(KEY)
+    kept.prepared = "made of meta"
+    for number in range(5):
+        two.put([bytes([number])], b"", b"other")
+        two.get(bytes([number]))
+        two.flush()
+    assert one.get_in_memory(KEY).prepared == "made of meta"
+
+
+def test_clear_takes_every_entry_and_leaves_the_ledger(opened: Any) -> None:
+    store = opened()
+    for number in range(7):
+        store.put([bytes([number])], b"", b"%d" % number, tallies={"s": {"calls": 1}})
+    assert store.clear() == 7
+    assert store.totals() == Totals(0, 0)
+    assert store.get(b"\0") is None
+    assert store.ledger.read() == {"s": {"calls": 7}}
+    store.put([KEY], b"", b"again")
+    assert store.get(KEY).body == b"again"
+
+
+def test_ledger_adds_ints_exactly_and_floats(opened: Any) -> None:
+    store = opened()
+    store.ledger.add({"a": {"calls": 1, "usd": 0.5}, "b": {"calls": 2**53 + 1}})
+    store.ledger.add({"a": {"calls": 2, "usd": 0.25}, "b": {"calls": 2}, "": {"x": 0}})
+    expected = {"a": {"calls": 3, "usd": 0.75}, "b": {"calls": 2**53 + 3}, "": {"x": 0}}
+    assert opened().ledger.read() == expected
+
+
+@pytest.mark.parametrize("amount", [float("nan"), 2**70])
+def test_a_ledger_amount_that_is_no_number_adds_nothing(opened: Any, amount: float) -> None:
+    store = opened()
+    with pytest.raises(StoreError):
+        store.ledger.add({"a": {"fine": 1, "bad": amount}})
+    with pytest.raises(StoreError):
+        store.put([KEY], b"", b"body", tallies={"a": {"fine": 1, "bad": amount}})
+    assert store.ledger.read() == {}
+    assert store.get(KEY) is None
+    assert store.totals() == Totals(0, 0)
+
+
+def test_find_goes_by_key_prefix_in_hex(opened: Any) -> None:
+    store = opened()
+    for number in range(32):
+        store.put([bytes([number, 1]), bytes([number, 2])], b"", b"%d" % number)
+    assert [key for key, _ in store.find("1f0", 9)] == ["1f01"]
+    assert [key for key, _ in store.find("1F", 9)] == ["1f01"]
+    assert [key for key, _ in store.find("1", 3)] == ["1001", "1101", "1201"]
+    assert len(store.find("", 99)) == 32
+    assert store.find("ff", 9) == store.find("xyz", 9) == store.find("", 0) == []
+
+
+def test_entries_come_most_recently_used_first(opened: Any, clock: Any) -> None:
+    store = opened()
+    for number in range(450):
+        clock.now += 1 if number % 50 else 0
+        store.put([b"%03d" % number], b"", b"body")
+    clock.now += 1
+    store.get(b"007")
+    listed = [bytes.fromhex(key) for key, _ in store.entries()]
+    assert listed[0] == b"007"
+    assert len(listed) == len(set(listed)) == 450
+    assert listed[1:] == [b"%03d" % n for n in reversed(range(450)) if n != 7]
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 20])
+def test_an_entry_expires_when_its_age_reaches_the_ttl(
+    opened: Any, clock: Any, memory: int
+) -> None:
+    store = opened(ttl_sec=10, max_memory_bytes=memory)
+    start = clock.now
+    store.put([KEY], b"", b"by the store's limit")
+    store.put([OTHER], b"", b"by its own", ttl=20.5)
+    for later, left in ((9.999, 2), (10, 1), (20.499, 1), (20.5, 0)):
+        clock.now = start + later
+        assert [store.get(key) is not None for key in (OTHER, KEY)].count(True) == left
+    assert store.totals() == Totals(0, 0)
+
+
+def test_a_ttl_of_zero_is_over_at_once_and_no_ttl_never_ends(opened: Any, clock: Any) -> None:
+    store = opened(ttl_sec=0)
+    store.put([KEY], b"", b"body", ttl=0)
+    store.put([OTHER], b"", b"body")
+    assert store.get(KEY) is None
+    clock.now += 1e9
+    assert store.get(OTHER) is not None
+    with pytest.raises(ValueError, match="ttl"):
+        store.put([KEY], b"", b"body", ttl=-1)
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 20])
+def test_max_age_refuses_the_old_and_keeps_them(opened: Any, clock: Any, memory: int) -> None:
+    store = opened(max_memory_bytes=memory)
+    store.put([KEY], b"", b"body")
+    assert store.get(KEY, max_age=0) is None
+    clock.now += 5
+    assert store.get(KEY, max_age=5) is None
+    assert store.get(KEY, max_age=5.001) is not None
+    assert store.get(KEY) is not None
+
+
+def test_flush_prunes_the_expired_and_counts_hits(opened: Any, clock: Any) -> None:
+    store = opened(ttl_sec=10)
+    for number in range(9):
+        store.put([bytes([number])], b"", b"body", ttl=5 if number < 4 else None)
+    clock.now += 5
+    for _ in range(3):
+        store.get(b"\x08")
+    store.flush()
+    assert store.totals().entries == 5
+    hits = {key: (entry.hits, entry.accessed) for key, entry in opened(ttl_sec=10).entries()}
+    assert hits["08"] == (3, clock.now)
+    clock.now += 5
+    store.flush()
+    assert store.totals() == Totals(0, 0)
+
+
+def test_count_limit_drops_the_least_recently_used(opened: Any, clock: Any) -> None:
+    store = opened(max_entries=3)
+    for number in range(10):
+        clock.now += 1
+        store.put([b"%d" % number], b"", b"body %d" % number)
+        assert store.totals().entries == min(number + 1, 3)
+        if number >= 1:
+            clock.now += 1
+            assert store.get(b"1") is not None  # noted in memory only, and still counts
+    assert [key for key in range(10) if store.get(b"%d" % key)] == [1, 8, 9]
+
+
+def test_byte_limit_is_exact(opened: Any, clock: Any) -> None:
+    bodies = [bytes((n * 7 + i * i) % 251 for i in range(300 + n * 13)) for n in range(30)]
+    unlimited = opened()
+    sizes = [unlimited.put([b"%d" % n], b"", body).disk_size for n, body in enumerate(bodies)]
+    unlimited.clear()
+    store = opened(max_bytes=2_000)
+    for number, body in enumerate(bodies):
+        clock.now += 1
+        store.put([b"%d" % number], b"", body)
+        kept = [n for n in range(number + 1) if store.get(b"%d" % n, max_age=1e9)]
+        expected: list[int] = []
+        for n in range(number, -1, -1):
+            if sum(sizes[m] for m in expected) + sizes[n] > 2_000:
+                break
+            expected.insert(0, n)
+        assert kept == expected
+        assert store.totals() == Totals(len(kept), sum(sizes[n] for n in kept))
+        store.flush()
+
+
+def test_request_bodies_go_before_answers(opened: Any, clock: Any) -> None:
+    noise = [bytes((n * 31 + i * i * 7) % 253 for i in range(200)) for n in range(12)]
+    probe = opened()
+    room = sum(probe.put([bytes([n])], b"", noise[n]).disk_size for n in range(6))
+    probe.clear()
+    store = opened(max_bytes=room)
+    for number in range(6):
+        clock.now += 1
+        store.put([bytes([number])], b"", noise[number], request=noise[6 + number])
+    entries = [store.get(bytes([number])).entry for number in range(6)]
+    assert store.totals().entries == 6
+    assert store.totals().bytes <= room
+    assert not any(store.request_body(entry) for entry in entries)
+
+
+def test_the_oldest_request_bodies_go_first(opened: Any, clock: Any) -> None:
+    noise = [bytes((n * 31 + i * i * 7) % 253 for i in range(200)) for n in range(12)]
+    probe = opened()
+    sizes = [probe.put([bytes([n])], b"", noise[n]).disk_size for n in range(12)]
+    probe.clear()
+    store = opened(max_bytes=sum(sizes) - 1)
+    for number in range(6):
+        clock.now += 1
+        store.put([bytes([number])], b"", noise[number], request=noise[6 + number])
+    kept = [store.request_body(store.get(bytes([n])).entry) for n in range(6)]
+    assert kept == [None, *noise[7:]]
+
+
+def test_an_answer_larger_than_the_store_changes_nothing(opened: Any) -> None:
+    store = opened(max_bytes=500)
+    store.put([KEY], b"", b"small")
+    before = store.totals()
+    large = bytes((i * i * 31 + i) % 251 for i in range(5_000)) + bytes(range(256)) * 3
+    with pytest.raises(StoreError, match="larger"):
+        store.put([KEY], b"", large, tallies={"s": {"calls": 1}})
+    assert store.get(KEY).body == b"small"
+    assert store.totals() == before
+    assert store.ledger.read() == {}
+
+
+def test_lower_limits_hold_from_the_next_put_on(opened: Any, clock: Any) -> None:
+    wide = opened()
+    for number in range(300):
+        clock.now += 1
+        wide.put([b"%d" % number], b"", b"body %d" % number)
+    wide.close()
+    narrow = opened(max_entries=10)
+    narrow.put([KEY], b"", b"body")
+    assert narrow.totals().entries == 10
+    assert narrow.get(b"299") is not None
+    assert narrow.get(b"290") is None
+
+
+def test_a_shared_body_is_counted_once_and_leaves_with_the_last(opened: Any) -> None:
+    store = opened()
+    size = store.put([KEY], b"", b"shared " * 50).disk_size
+    store.put([OTHER], b"", b"shared " * 50, request=b"shared " * 50)
+    assert store.totals() == Totals(2, size)
+    store.delete(KEY)
+    assert store.get(OTHER).body == b"shared " * 50
+    store.delete(OTHER)
+    assert store.totals() == Totals(0, 0)
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 20])
+def test_an_entry_from_the_future_lives_no_longer_than_its_ttl(
+    opened: Any, clock: Any, memory: int
+) -> None:
+    store = opened(ttl_sec=10, max_memory_bytes=memory)
+    right = clock.now
+    clock.now += 1e6
+    store.put([KEY], b"", b"body")
+    store.put([OTHER], b"", b"body", ttl=20)
+    store.get(KEY)
+    clock.now = right
+    assert store.get(KEY).entry.created == right
+    store.flush()
+    assert all(entry.created <= right >= entry.accessed for _, entry in store.entries())
+    clock.now = right + 10
+    assert store.get(KEY) is None
+    clock.now = right + 20
+    store.flush()
+    assert store.totals().entries == 0
+
+
+def test_a_clock_set_back_does_not_evict_the_newest(opened: Any, clock: Any) -> None:
+    store = opened(max_entries=2)
+    store.put([KEY], b"", b"1")
+    store.put([OTHER], b"", b"2")
+    clock.now -= 1e6
+    store.put([THIRD], b"", b"3")
+    assert store.get(THIRD).body == b"3"
+    assert store.totals().entries == 2
+
+
+def test_many_threads_share_one_store(opened: Any) -> None:
+    store = opened(max_entries=20, max_memory_bytes=5_000)
+    wrong: list[object] = []
+
+    def work(seed: int) -> None:
+        try:
+            for turn in range(60):
+                number = (turn * 7 + seed * 3) % 30
+                stored = store.get(b"%d" % number)
+                if stored is not None and stored.body != b"body %d" % number:
+                    wrong.append(stored)
+                store.put([b"%d" % number, b"n%d" % number], b"", b"body %d" % number)
+                if turn % 10 == 0:
+                    store.flush()
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert store.totals().entries == 20
+
+
+def test_a_closed_store_says_so(opened: Any) -> None:
+    store = opened()
+    store.put([KEY], b"", b"body")
+    store.close()
+    store.close()
+    for call in (lambda: store.get(KEY), lambda: store.put([KEY], b"", b""), store.totals):
+        with pytest.raises(StoreError, match="closed"):
+            call()
