@@ -51,10 +51,11 @@ def demo() -> int:
 
     screen = console()
     screen.print("llm-cache demo", style="bold")
-    screen.print("the real proxy and the official anthropic client; no key, no network\n")
+    screen.print("the real proxy and the official anthropic client; no key, no network.")
+    screen.print("the upstream never gives one answer twice: equal bytes are a replay.\n")
     with _ends_on_signals(), DemoUpstream() as upstream, _proxy(upstream.url) as (settings, proxy):
         assert proxy.address is not None  # what `process.start` promises
-        screen.print(f"  upstream  {upstream.url}  plays the Anthropic API; no answer comes twice")
+        screen.print(f"  upstream  {upstream.url}  plays the Anthropic API")
         screen.print(f"  proxy     {proxy.address.url}  llm-cache {__version__}\n")
         wrong = _play(screen, proxy.address.url)
         figures = process.ask(settings, proxy.address, "GET", "/stats")

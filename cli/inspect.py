@@ -35,7 +35,7 @@ def key(
     tier: Annotated[str, typer.Option(help="exact, normalized or suffix.")] = "exact",
     json: Json = False,
 ) -> int:
-    """Print the key of a request: what the proxy answers as x-cache-key.
+    """Print the key of a request (x-cache-key).
 
     Clients' credentials are a part of it when they pass through; --api-key-env names them
     without showing them.
@@ -50,7 +50,7 @@ def key(
         headers.append((b"x-cache-namespace", _ascii("--namespace", namespace)))
     if sample:
         headers.append((b"x-cache-sample", _ascii("--sample", sample)))
-    headers += _credentials(settings, path, api_key_env)
+    headers += _credentials(settings, path, api_key_env, headers)
     keys, why_not = _keys(settings, method.upper(), path, headers, _input(body))
     if json:
         say_json(keys | {"note": why_not or None})
@@ -66,7 +66,9 @@ def price(
     provider: Annotated[str, typer.Option(help="Whose model it is.")] = "anthropic",
     json: Json = False,
 ) -> int:
-    """Print what a model costs per token, in US dollars. Exit code 1: nobody knows.
+    """Print what a model costs, in US dollars.
+
+    Exit code 1: its price isn't known.
 
     Example: llm-cache price claude-haiku-4-5
     """
@@ -102,7 +104,9 @@ def usage(
     path: Annotated[str, typer.Option(help="Path the answer came from.")] = "/v1/messages",
     json: Json = False,
 ) -> int:
-    """Print the tokens an answer's body says it used, JSON or stream. Exit code 1: it says none.
+    """Print the tokens that an answer's body names.
+
+    The body is JSON or a stream. Exit code 1: it names none.
 
     Example: curl -s ... | llm-cache usage -
     """
@@ -158,16 +162,19 @@ def _keys(
 
 
 def _credentials(
-    settings: Settings, path: str, api_key_env: str | None
+    settings: Settings, path: str, api_key_env: str | None, headers: list[tuple[bytes, bytes]]
 ) -> list[tuple[bytes, bytes]]:
-    if api_key_env is None:
-        return []
     from llm_cache.wire.registry import PROVIDERS, by_name
 
+    provider = by_name(path[1:].partition("/")[0]) or PROVIDERS[0]
+    if api_key_env is None:
+        needed = settings.scope == "credential" and provider.name not in settings.real_keys
+        if needed and not any(name in provider.credential_headers for name, _ in headers):
+            note("clients' credentials are a part of the key; name them with --api-key-env")
+        return []
     value = os.environ.get(api_key_env)
     if not value or not value.isascii():
         raise UsageError(f"--api-key-env {api_key_env}: there is no such variable, or it is empty")
-    provider = by_name(path[1:].partition("/")[0]) or PROVIDERS[0]
     return [provider.auth_header(value)]
 
 

@@ -14,7 +14,9 @@ from llm_cache.errors import LlmCacheError
 from llm_cache.server import process
 from llm_cache.settings import Settings, load_settings
 
-Port = Annotated[int | None, typer.Option(help="Listen on this port (CACHE_PORT).")]
+Port = Annotated[
+    str | None, typer.Option(metavar="NUMBER", help="Listen on this port (CACHE_PORT).")
+]
 Host = Annotated[str | None, typer.Option(help="Listen on this address (CACHE_HOST).")]
 Upstream = Annotated[
     str | None, typer.Option(help="Send everything to this base URL (CACHE_UPSTREAM).")
@@ -37,7 +39,7 @@ def on(
     scope: Scope = None,
     log_level: LogLevel = None,
 ) -> None:
-    """Start the proxy in the background, caching; or switch caching on again.
+    """Start the proxy in the background, or switch caching on.
 
     Example: llm-cache on --port 4100
     """
@@ -52,7 +54,9 @@ def off(
     scope: Scope = None,
     log_level: LogLevel = None,
 ) -> None:
-    """Forward everything and store nothing, until `on`. Starts the proxy if need be.
+    """Forward everything and store nothing, until `on`.
+
+    Starts the proxy if it is down.
 
     Example: llm-cache off
     """
@@ -67,7 +71,9 @@ def restart(
     scope: Scope = None,
     log_level: LogLevel = None,
 ) -> None:
-    """Stop the proxy and start it with the present settings; on stays on, off stays off.
+    """Stop and start with the present settings.
+
+    A cache that is on stays on, one that is off stays off.
 
     Example: llm-cache restart
     """
@@ -81,7 +87,9 @@ def restart(
 
 
 def stop() -> None:
-    """Stop the proxy; answers in flight finish first, up to 30 seconds.
+    """Stop the proxy.
+
+    Answers in flight finish first, within 30 seconds.
 
     Example: llm-cache stop
     """
@@ -96,7 +104,7 @@ def run(
     scope: Scope = None,
     log_level: LogLevel = None,
 ) -> int:
-    """Run the proxy in the foreground: what a service manager calls.
+    """Run the proxy in the foreground, for a service manager.
 
     Example: llm-cache run --port 4100
     """
@@ -108,7 +116,9 @@ def run(
 
 
 def status(json: Json = False) -> int:
-    """Tell whether the proxy is up, since when, and how it does. Exit code 0: up, 1: down.
+    """Tell whether the proxy is up, and how it does.
+
+    Exit code 0: up, 1: down.
 
     Example: llm-cache status --json
     """
@@ -156,7 +166,7 @@ def _first_run(settings: Settings) -> None:
 
 def _same_place(flags: dict[str, object], address: process.Address) -> None:
     port = flags.get("CACHE_PORT")
-    if port not in (None, 0, address.port):
+    if port not in (None, "0", str(address.port)):
         note(f"it keeps port {address.port}; `llm-cache restart --port {port}` changes it")
 
 
@@ -257,7 +267,7 @@ def _log_errors(settings: Settings, most: int = 5) -> list[str]:
 
 
 def _flags(
-    port: int | None,
+    port: str | None,
     host: str | None,
     upstream: str | None,
     mode: str | None,

@@ -17,9 +17,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the figures as /stats 
 
 
 def stats(json: Json = False) -> None:
-    """Show hits, tokens and money saved: this run, all time, and by model.
+    """Show hits, and tokens and money saved.
 
-    Works with the proxy down too, from the ledger.
+    This run, all time, and by model. Works with the proxy down too, from the ledger.
 
     Example: llm-cache stats --json
     """
