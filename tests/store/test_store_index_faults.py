@@ -1,0 +1,248 @@
+"""An index that is newer, foreign, corrupt or gone; no space; modes; forks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_cache.errors import StoreError, StoreFormatError
+from llm_cache.store import Limits, Store
+from llm_cache.store.index import FORMAT
+
+KEY, OTHER = b"k" * 32, b"o" * 32
+NO_MEMORY = Limits(max_memory_bytes=0)
+
+
+def tree(path: Path) -> dict[str, tuple[int, float, int]]:
+    return {
+        str(p.relative_to(path)): (p.lstat().st_size, p.lstat().st_mtime, p.lstat().st_mode)
+        for p in path.rglob("*")
+    }
+
+
+def test_a_newer_format_is_refused_by_number_and_untouched(opened: Any, tmp_path: Path) -> None:
+    store = opened()
+    store.put([KEY], b"", b"body")
+    store.close()
+    db = sqlite3.connect(store.path / "index.sqlite")
+    db.execute(f"PRAGMA user_version = {FORMAT + 6}")
+    db.commit()
+    db.close()
+    before = tree(store.path)
+    with pytest.raises(StoreFormatError, match=rf"format {FORMAT + 6}.* up to {FORMAT}:"):
+        opened()
+    assert tree(store.path) == before
+
+
+def make_unusable(kind: str, index: Path) -> None:
+    if kind == "garbage":
+        index.write_bytes(b"this is no database, " * 400)
+    elif kind == "cut":
+        index.write_bytes(index.read_bytes()[:9_000])
+    elif kind == "header only":
+        index.write_bytes(index.read_bytes()[:100])
+    elif kind == "zeros":
+        index.write_bytes(bytes(8_192))
+    elif kind == "folder":
+        index.unlink()
+        index.mkdir()
+        (index / "inside").touch()
+    elif kind == "another program's":
+        index.unlink()
+        db = sqlite3.connect(index)
+        db.execute("CREATE TABLE theirs(x)")
+        db.close()
+    else:
+        db = sqlite3.connect(index)
+        db.execute("DROP TABLE keys")
+        db.close()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["garbage", "cut", "header only", "zeros", "folder", "another program's", "table missing"],
+)
+def test_an_unusable_index_is_set_aside_and_a_new_one_begun(
+    opened: Any, log: list[str], clock: Any, kind: str, blob_files: Any
+) -> None:
+    store = opened()
+    for number in range(60):
+        store.put([b"%d" % number], b"m" * 400, b"body %d" % number)
+    store.close()
+    make_unusable(kind, store.path / "index.sqlite")
+    store = opened()
+    aside = store.path / f"index.sqlite.broken-{int(clock.now)}"
+    assert aside.exists()
+    assert any(aside.name in line for line in log)
+    assert store.totals().entries == 0
+    assert store.get(b"1") is None
+    store.put([KEY], b"", b"body")
+    assert store.get(KEY).body == b"body"
+    store.sweep()
+    assert len(blob_files()) == 1
+    assert store.integrity() == []
+
+
+def test_indexes_set_aside_at_one_time_all_stay(opened: Any, clock: Any) -> None:
+    for _ in range(3):
+        store = opened()
+        store.close()
+        make_unusable("garbage", store.path / "index.sqlite")
+    opened()
+    names = sorted(p.name for p in store.path.glob("*.broken-*"))
+    first = f"index.sqlite.broken-{int(clock.now)}"
+    assert names == [first, first + "-2", first + "-3"]
+
+
+def corrupt_pages(index: Path) -> None:
+    """Overwrite every page but the first, which holds the schema and the format."""
+    size = index.stat().st_size
+    with index.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (size - 4096))
+
+
+def test_corruption_seen_later_is_a_store_error_and_set_aside_next_time(
+    opened: Any, log: list[str]
+) -> None:
+    store = opened()
+    for number in range(60):
+        store.put([b"%d" % number], b"m" * 400, b"body %d" % number)
+    store.close()
+    store = opened(NO_MEMORY)
+    corrupt_pages(store.path / "index.sqlite")
+    store._index.read.execute("PRAGMA shrink_memory")
+
+    def get_all() -> None:
+        for number in range(60):
+            store.get(b"%d" % number)
+
+    with pytest.raises(StoreError):
+        get_all()
+    assert any("corrupt" in line for line in log)
+    store.close()
+    again = opened()
+    assert list(again.path.glob("*.broken-*"))
+    again.put([KEY], b"", b"body")
+    assert again.get(KEY).body == b"body"
+    assert not (again.path / "index.suspect").exists()
+
+
+def test_the_ledger_of_an_index_set_aside_is_taken_over(opened: Any) -> None:
+    store = opened()
+    store.ledger.add({"a": {"calls": 3, "usd": 0.5}})
+    store.close()
+    make_unusable("table missing", store.path / "index.sqlite")
+    assert opened().ledger.read() == {"a": {"calls": 3, "usd": 0.5}}
+
+
+def test_an_index_replaced_under_a_running_store_is_followed(opened: Any, log: list[str]) -> None:
+    one = opened()
+    one.put([KEY], b"", b"old")
+    (one.path / "index.sqlite").rename(one.path / "elsewhere")
+    two = opened()
+    two.put([OTHER], b"", b"new")
+    one.flush()
+    assert one.get(KEY) is None
+    assert one.get(OTHER).body == b"new"
+    one.put([KEY], b"", b"again")
+    assert two.get(KEY).body == b"again"
+
+
+def test_a_store_removed_while_open_is_made_anew(opened: Any) -> None:
+    store = opened()
+    store.put([KEY], b"", b"old")
+    shutil.rmtree(store.path)
+    store.put([OTHER], b"", b"new")
+    assert store.get(KEY) is None
+    assert store.get(OTHER).body == b"new"
+    assert store.integrity() == []
+
+
+def test_no_space_for_the_blob_leaves_the_store_as_it_was(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(NO_MEMORY)
+    store.put([KEY], b"", b"body")
+    real_write = os.write
+    room = [7]
+
+    def write(fd: int, data: Any) -> int:
+        if not room[0]:
+            raise OSError(28, "No space left on device")
+        part = data[: room[0]]
+        room[0] -= len(part)
+        return real_write(fd, part)
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(StoreError, match="No space"):
+        store.put([KEY, OTHER], b"", b"other body", request=b"r", tallies={"s": {"n": 1}})
+    monkeypatch.undo()
+    assert list((store.path / "tmp").iterdir()) == []
+    assert store.ledger.read() == {}
+    assert store.integrity() == []
+    assert store.get(KEY).body == b"body"
+    store.put([OTHER], b"", b"other body")
+    assert store.get(OTHER).body == b"other body"
+
+
+def test_no_space_for_the_index_leaves_the_store_as_it_was(opened: Any) -> None:
+    store = opened(NO_MEMORY)
+    store.put([KEY], b"", b"body")
+    db = store._index.write
+    pages = db.execute("PRAGMA page_count").fetchone()[0]
+    db.execute(f"PRAGMA max_page_count = {pages}")
+
+    def fill() -> None:
+        for number in range(500):
+            store.put([b"%d" % number], b"m" * 3_000, b"body %d" % number)
+
+    with pytest.raises(StoreError, match="full"):
+        fill()
+    assert store.integrity() == []
+    assert store.get(KEY).body == b"body"
+    db.execute("PRAGMA max_page_count = 1073741823")
+    store.put([OTHER], b"", b"more")
+    assert store.get(OTHER).body == b"more"
+    assert store.integrity() == []
+
+
+def test_everything_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    for number, umask in enumerate((0o000, 0o022, 0o277)):
+        before = os.umask(umask)
+        try:
+            store = Store.open(tmp_path / f"store{number}", Limits())
+            store.put([KEY], b"", b"body", request=b"asked")
+            store.get(KEY)
+            store.flush()
+            for path in (store.path, *store.path.rglob("*")):
+                mode = stat.S_IMODE(path.stat().st_mode)
+                assert mode == (0o700 if path.is_dir() else 0o600), path
+            store.close()
+        finally:
+            os.umask(before)
+
+
+def test_a_forked_child_reads_and_writes_without_harm_to_its_parent(opened: Any) -> None:
+    store = opened()
+    store.put([KEY], b"", b"body")
+    child = os.fork()
+    if not child:
+        try:
+            fine = store.get(KEY).body == b"body"
+            store.put([OTHER], b"", b"from the child")
+            store.delete(KEY)
+            store.close()
+            os._exit(0 if fine else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.get(KEY) is None
+    assert store.get(OTHER).body == b"from the child"
+    assert store.integrity() == []
