@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llm_cache.settings import Settings, load_settings
     from llm_cache.store import Limits, Store
 
-_HOMES = {
+_MODULES = {
     "LlmCacheError": "errors",
     "Limits": "store",
     "NotRunningError": "errors",
@@ -51,12 +51,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_MODULES})
