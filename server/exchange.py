@@ -297,7 +297,7 @@ class Exchanges:
                 self._upstream_headers(asked),
                 asked.body,
             ) as response:
-                flight.begin(response.status, end_to_end(response.headers))
+                flight.begin(response.status, self._client_headers(response.headers))
                 landing = Landing(
                     flight=flight,
                     flights=self.flights,
@@ -344,6 +344,13 @@ class Exchanges:
         )
         flight.publish(body)
         flight.land()
+
+    def _client_headers(self, headers: Headers) -> HeaderList:
+        """An upstream's answer head for the client: end-to-end, without an `x-cache` not ours."""
+        out = [h for h in end_to_end(headers) if not h[0].startswith(b"x-cache")]
+        if all(name != b"date" for name, _ in out):
+            out.append((b"date", self.date))  # RFC 9110 6.6.1
+        return out
 
     def _upstream_headers(self, asked: Asked) -> HeaderList:
         """The request head for upstream: end-to-end, the real key in place of the client's."""

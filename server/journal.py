@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from llm_cache.errors import StoreError
 from llm_cache.server.feed import Feed
@@ -50,9 +51,9 @@ NANO = 1_000_000_000
 _NO_USAGE = Usage()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that makes a new one, on the way of every hit, twice as dear
 class Call:
-    """One request and how it was answered. `nano_usd` is the price of its answer in 1e-9 US
+    """One request and how it was answered; not changed once made. `nano_usd` is the price of its answer in 1e-9 US
     dollars: saved when it came from the cache, spent otherwise; None when the price is unknown.
     """
 
@@ -78,7 +79,7 @@ class Call:
 def tally(call: Call) -> dict[str, dict[str, int | float]]:
     """The ledger entry of one call: scope to counters (SPEC 1: the ledger)."""
     usage = call.usage or _NO_USAGE
-    scope = json.dumps([call.provider, call.model or "", "ERROR" if call.error else call.type])
+    scope = _scope(call.provider, call.model or "", "ERROR" if call.error else call.type)
     counters: dict[str, int | float] = {"calls": 1}
     if call.usage is not None:
         counters["tokens_in"] = usage.input_tokens
@@ -90,6 +91,11 @@ def tally(call: Call) -> dict[str, dict[str, int | float]]:
         else:
             counters["nano_usd"] = call.nano_usd
     return {scope: {name: value for name, value in counters.items() if value}}
+
+
+@lru_cache(1024)
+def _scope(provider: str, model: str, kind: str) -> str:
+    return json.dumps([provider, model, kind])
 
 
 def add_tallies(
@@ -118,7 +124,7 @@ class Histogram:
 class Journal:
     """Takes calls and passes them on in batches: to counters, ledger, log and feed.
 
-    All methods run on the event loop's thread, but `ledger_now`, which may block.
+    All methods run on the event loop's thread; what blocks is done in another.
     """
 
     def __init__(self, store: Store, log: Log, *, clock: Callable[[], float] = time.time) -> None:
@@ -253,10 +259,11 @@ class Journal:
     def _tell(self, *calls: Call) -> None:
         now = self._clock()
         self.last_call = now
+        stamp = _stamp(now)
         lines: list[str] = []
         for call in calls:
             self._count_latency(call)
-            line = self._line(call, now)
+            line = self._line(call, stamp)
             if call.error:
                 self.errors.append(line)
             if self._log.shows("error" if call.error else "info"):
@@ -275,13 +282,13 @@ class Journal:
             histogram = self.latencies[name] = Histogram()
         histogram.note(call.seconds)
 
-    def _line(self, call: Call, now: float) -> str:
+    def _line(self, call: Call, stamp: str) -> str:
         """The log line of a call, in the form of llm-cache-proxy's, after a time stamp."""
         usage = call.usage or _NO_USAGE
         tokens = usage.input_tokens + usage.output_tokens
         nano = call.nano_usd or 0
         price = "$?" if call.usage and call.nano_usd is None else f"${nano / NANO:.5f}"
-        head = f"{_stamp(now)} {call.type:<4} {call.model or '?'}"
+        head = f"{stamp} {call.type:<4} {call.model or '?'}"
         if call.type != "PASS":
             self._calls += 1
         if call.from_cache:

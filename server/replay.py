@@ -22,8 +22,9 @@ HeaderList = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A stored answer, ready to be sent. `headers` include the content length, but not what
-    differs from hit to hit. `nano_usd` is what the answer cost, in 1e-9 US dollars."""
+    """A stored answer, ready to be sent. `headers` leave out what differs from hit to hit; they
+    have the content length when the first answer had one, so that a hit is framed as the miss
+    was. `nano_usd` is what the answer cost, in 1e-9 US dollars."""
 
     status: int
     headers: HeaderList
@@ -44,6 +45,7 @@ def encode_meta(call: Call, headers: Headers, endpoint: str) -> bytes:
                 (name.decode("latin-1"), value.decode("latin-1"))
                 for name, value in replayable(headers)
             ],
+            "sized": any(name == b"content-length" for name, _ in headers),
             "provider": call.provider,
             "endpoint": endpoint,
             "model": call.model,
@@ -64,7 +66,8 @@ def replay_of(stored: Stored) -> Replay:
         (name.encode("latin-1"), value.encode("latin-1")) for name, value in meta["headers"]
     ]
     encoding = next((value for name, value in headers if name == b"content-encoding"), b"")
-    headers.append((b"content-length", b"%d" % len(stored.body)))
+    if meta["sized"]:
+        headers.append((b"content-length", b"%d" % len(stored.body)))
     replay = Replay(
         status=meta["status"],
         headers=headers,

@@ -17,8 +17,10 @@ from llm_cache.server.guard import Refusal
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 MODES = ("cache", "fresh", "bypass", "replay")
-BODY_TIMEOUT_SEC = 30.0
-"""Longest silence of a client in the middle of its request body."""
+BODY_PATIENCE_SEC = 30.0
+"""How long a request body may take, besides what its size allows."""
+BODY_BYTES_PER_SEC = 16 << 10
+"""The slowest a large request body may come."""
 
 
 class Refused(Exception):
@@ -138,35 +140,35 @@ def too_large(limit: int) -> Refused:
 
 
 async def read_body(receive: Receive, fields: Mapping[bytes, bytes], limit: int) -> bytes:
-    """The whole request body. Raises `Refused` (413, 408) or `ClientGone`."""
+    """The whole request body. Raises `Refused` (413, 408) or `ClientGone`.
+
+    A client has `BODY_PATIENCE_SEC`, and more for every byte it sends, so that neither a silent
+    nor a dripping one stays for ever.
+    """
     length = declared_length(fields)
     if length is not None and length > limit:
         raise too_large(limit)
-    body = b""
-    pieces: list[bytes] | None = None
+    pieces: list[bytes] = []
     total = 0
-    while True:
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_SEC):
+    try:
+        async with asyncio.timeout(BODY_PATIENCE_SEC) as patience:
+            while True:
                 message = await receive()
-        except TimeoutError:
-            raise Refused(
-                Refusal(408, "request_timeout", "the request body stopped arriving")
-            ) from None
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        piece: bytes = message.get("body", b"")
-        total += len(piece)
-        if total > limit:
-            raise too_large(limit)
-        if not body and pieces is None:
-            body = piece
-        elif piece:
-            if pieces is None:
-                pieces = [body]
-            pieces.append(piece)
-        if not message.get("more_body", False):
-            return body if pieces is None else b"".join(pieces)
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                if piece := message.get("body", b""):
+                    pieces.append(piece)
+                    total += len(piece)
+                    if total > limit:
+                        raise too_large(limit)
+                    if len(pieces) > 1:
+                        deadline = patience.when()
+                        assert deadline is not None
+                        patience.reschedule(deadline + len(piece) / BODY_BYTES_PER_SEC)
+                if not message.get("more_body", False):
+                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    except TimeoutError:
+        raise Refused(Refusal(408, "request_timeout", "the request body came too slowly")) from None
 
 
 async def drain(receive: Receive) -> None:
