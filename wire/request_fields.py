@@ -57,5 +57,5 @@ def _cut(body: bytes, start: int, end: int) -> bytes:
         return body[:start] + body[comma.end() :]
     before = body[:start].rstrip(b" \t\n\r")
     if before.endswith(b","):
-        return before[:-1] + body[end:]
+        return before[:-1].rstrip(b" \t\n\r") + body[end:]
     return body[:start] + body[end:]

@@ -25,7 +25,7 @@ class EventParser:
 
     `overflowed`: an event was larger than `max_event_bytes`; nothing comes after it.
     `stray`: a line was seen whose field the standard doesn't know. A client skips such a line,
-    but no provider sends one, so it is a sign of bytes that aren't an event stream.
+    but no provider sends one: these bytes aren't an event stream, and no event comes after it.
     """
 
     __slots__ = (
@@ -63,7 +63,7 @@ class EventParser:
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes, in order."""
-        if self.overflowed or not data:
+        if self.overflowed or self.stray or not data:
             return []
         if self._after_cr:
             self._after_cr = False
@@ -92,6 +92,8 @@ class EventParser:
         events: list[Event] = []
         for line in lines:
             self._take(line.rstrip(b"\r\n"), events)
+            if self.stray:
+                return events
         if rest:
             self._line.append(rest)
         self._line_size = len(rest)
