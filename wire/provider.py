@@ -79,6 +79,8 @@ class Provider(ABC):
     """The setting with the real key: `ANTHROPIC_API_KEY_REAL`."""
     credential_headers: frozenset[bytes]
     """Lower-case request headers that carry the client's credentials."""
+    signed: bool = False
+    """True when requests are signed for their host, so that the proxy must sign them anew."""
 
     @abstractmethod
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
@@ -124,6 +126,18 @@ class Provider(ABC):
     @abstractmethod
     def request_model(self, endpoint: Endpoint, path: str, doc: Json) -> str | None:
         """The model the request names."""
+
+    def credentials(
+        self, target: bytes, fields: Mapping[bytes, bytes]
+    ) -> tuple[bytes, list[bytes]]:
+        """`target` (path and query) without credentials, and the credentials the client sent, in
+        a fixed order. A signature isn't one: it differs each time; who signed is."""
+        return target, [fields.get(name, b"") for name in sorted(self.credential_headers)]
+
+    def is_deterministic(self, endpoint: Endpoint, doc: Json) -> bool:
+        """True when the same request always gets the same answer: its answer may be kept without
+        end (embeddings; temperature 0 with a seed)."""
+        return False
 
     @abstractmethod
     def error_body(self, status: int, kind: str, message: str) -> bytes:
