@@ -67,6 +67,18 @@ def test_bodies_around_and_beyond_one_piece_are_whole(
     assert decode_all(coding, encoded, size) == data
 
 
+@pytest.mark.parametrize("wbits", [31, 15, -15])
+@pytest.mark.parametrize("size", [65_536, 65_700, 131_072, 131_200])
+def test_every_byte_that_can_be_decoded_is_given_at_once(wbits: int, size: int) -> None:
+    packer = zlib.compressobj(wbits=wbits)
+    encoded = packer.compress(b"x" * size) + packer.flush()
+    for cut in range(2, len(encoded)):
+        body = decoder(b"gzip" if wbits == 31 else b"deflate")
+        assert body is not None
+        expected = zlib.decompressobj(wbits=wbits).decompress(encoded[:cut])
+        assert body.feed(encoded[:cut]) == expected
+
+
 @pytest.mark.parametrize("coding", CODED)
 def test_a_body_cut_anywhere_is_damaged(coding: bytes) -> None:
     encoded = ENCODE[coding](b"The answer is 42. " * 20)

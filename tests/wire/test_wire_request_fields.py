@@ -64,6 +64,11 @@ def test_only_the_field_is_cut_and_the_rest_is_byte_equal(
         (b'{"a":1,"_cache_bypass":true,"b":2}', True, b'{"a":1,"b":2}'),
         (b'{"a":1, "_cache_bypass":true}', True, b'{"a":1}'),
         (b'{"_cache_bypass":true,"a":1,"_cache_bypass":false}', False, b'{"a":1}'),
+        (
+            b'{"a":{"_cache_bypass":true},"b":["_cache_bypass"],"_cache_bypass":false}',
+            False,
+            b'{"a":{"_cache_bypass":true},"b":["_cache_bypass"]}',
+        ),
     ],
 )
 def test_the_field_goes_with_its_comma(body: bytes, flag: bool, rest: bytes) -> None:

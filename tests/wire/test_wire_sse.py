@@ -59,7 +59,9 @@ def test_written_events_are_read_back_with_every_line_ending(
     for name, lines in events:
         written += b"event: " + name + end if name else b""
         written += b"".join(b"data: " + line + end for line in lines) + end
-    assert parse(written) == [Event(name, b"\n".join(lines)) for name, lines in events]
+    expected = [Event(name, b"\n".join(lines)) for name, lines in events]
+    assert parse(written) == expected
+    assert parse(*[written[at : at + 1] for at in range(len(written))]) == expected
 
 
 @pytest.mark.parametrize(
