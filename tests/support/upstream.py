@@ -338,6 +338,10 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        # asyncio does so only for sockets made with an explicit protocol number, which accepted
+        # ones lack; without it a second small write waits for the peer's delayed ACK.
+        accepted: socket.socket = transport.get_extra_info("socket")
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._number = self._upstream._opened(self)
         self._task = asyncio.get_running_loop().create_task(self._serve())
 

@@ -1,0 +1,93 @@
+"""One upstream and one proxy that all tests of a module share, and what most of them do: ask twice.
+
+    @pytest.fixture(scope="module")
+    def stage(tmp_path_factory):
+        with running_stage(tmp_path_factory.mktemp("stage")) as stage:
+            yield stage
+
+What always holds here: every request body is new, so tests can't answer for each other; and an
+upstream call that no test scripted is a fault (`Upstream.errors`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support import anthropic_wire as wire
+from support.proxy import Proxy, running_proxy
+from support.raw import Response
+from support.replies import Reply
+from support.upstream import Upstream, wait_until
+
+TELLING = ("x-cache", "x-cache-key", "age", "date")
+"""The only response headers in which a hit may differ from its miss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A running proxy and its upstream."""
+
+    upstream: Upstream
+    proxy: Proxy
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def prompt(self) -> str:
+        """A prompt that wasn't used before."""
+        return f"Question number {next(self._numbers)}."
+
+    def body(self, *, stream: bool = False, **fields: Any) -> bytes:
+        """A request body that wasn't sent before."""
+        return wire.request(self.prompt(), stream=stream, **fields)
+
+    def twice(
+        self,
+        reply: Reply,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> tuple[Response, Response]:
+        """The answers to two requests with one body; the upstream answers once and must not be
+        asked again."""
+        body = self.body() if body is None else body
+        self.upstream.script(reply)
+        before = self.upstream.call_count
+        first, second = self.proxy.ask(body, headers), self.proxy.ask(body, headers)
+        assert (first.header("x-cache"), second.header("x-cache")) == ("MISS", "HIT")
+        assert self.upstream.call_count == before + 1
+        return first, second
+
+    def wait_idle(self) -> None:
+        """Block until no flight is in the proxy's table."""
+        wait_until(lambda: self.proxy.stats()["in_flight"] == 0, "no flight left")
+
+
+def shown(response: Response) -> list[tuple[str, str]]:
+    """The headers in which a hit must equal its miss, in order."""
+    return [header for header in response.headers if header[0] not in TELLING]
+
+
+def assert_same(miss: Response, hit: Response) -> None:
+    """Nothing but `TELLING` tells the two answers apart: not status, headers, framing or bytes."""
+    assert (miss.complete, hit.complete) == (True, True)
+    assert hit.status == miss.status
+    assert hit.body == miss.body
+    assert shown(hit) == shown(miss), f"{shown(hit)} is not {shown(miss)}"
+    assert hit.header("x-cache-key") == miss.header("x-cache-key")
+    assert hit.header("date") is not None
+    assert miss.header("date") is not None
+    assert miss.header("age") is None
+    assert int(hit.header("age") or "-1") >= 0
+
+
+@contextmanager
+def running_stage(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Stage]:
+    """A started stage with its home in `folder`; at the end nothing may have gone wrong in it."""
+    with Upstream() as upstream:
+        given = {"CACHE_UPSTREAM_ANTHROPIC": upstream.url, **(settings or {})}
+        with running_proxy(folder / "home", given) as proxy:
+            yield Stage(upstream, proxy)
+        assert not upstream.errors, upstream.errors
