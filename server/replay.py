@@ -7,7 +7,6 @@ end-to-end headers, and the facts that were read from the answer when it was new
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from llm_cache.server.guard import Headers
@@ -23,8 +22,9 @@ HeaderList = list[tuple[bytes, bytes]]
 @dataclass(frozen=True, slots=True)
 class Replay:
     """A stored answer, ready to be sent. `headers` leave out what differs from hit to hit; they
-    have the content length when the first answer had one, so that a hit is framed as the miss
-    was. `nano_usd` is what the answer cost, in 1e-9 US dollars."""
+    have the content length when, and where, the first answer had one: a hit is framed as its miss
+    was, and only a body of exactly the announced length is stored. `nano_usd` is what the answer
+    cost, in 1e-9 US dollars."""
 
     status: int
     headers: HeaderList
@@ -45,7 +45,6 @@ def encode_meta(call: Call, headers: Headers, endpoint: str) -> bytes:
                 (name.decode("latin-1"), value.decode("latin-1"))
                 for name, value in replayable(headers)
             ],
-            "sized": any(name == b"content-length" for name, _ in headers),
             "provider": call.provider,
             "endpoint": endpoint,
             "model": call.model,
@@ -66,8 +65,6 @@ def replay_of(stored: Stored) -> Replay:
         (name.encode("latin-1"), value.encode("latin-1")) for name, value in meta["headers"]
     ]
     encoding = next((value for name, value in headers if name == b"content-encoding"), b"")
-    if meta["sized"]:
-        headers.append((b"content-length", b"%d" % len(stored.body)))
     replay = Replay(
         status=meta["status"],
         headers=headers,
@@ -87,9 +84,7 @@ def in_identity(replay: Replay, body: bytes, max_bytes: int) -> tuple[HeaderList
     plain = decode_all(replay.content_encoding, body, max_bytes)
     if plain is None:  # it was read whole before it was stored, so only the limit can be in the way
         return replay.headers, body
-    headers = _without(replay.headers, (b"content-encoding", b"content-length"))
-    headers.append((b"content-length", b"%d" % len(plain)))
-    return headers, plain
+    return [*in_no_coding(replay.headers), (b"content-length", b"%d" % len(plain))], plain
 
 
 def readable_by(replay: Replay, accept_encoding: bytes | None) -> bool:
@@ -97,5 +92,6 @@ def readable_by(replay: Replay, accept_encoding: bytes | None) -> bool:
     return not replay.content_encoding or acceptable(accept_encoding, replay.content_encoding)
 
 
-def _without(headers: Headers, names: Sequence[bytes]) -> HeaderList:
-    return [header for header in headers if header[0] not in names]
+def in_no_coding(headers: Headers) -> HeaderList:
+    """The head of an answer whose content coding is undone; its length isn't known then."""
+    return [h for h in headers if h[0] not in (b"content-encoding", b"content-length")]

@@ -95,7 +95,7 @@ class Caller:
             raise UpstreamFailed(_explain(error, upstream)) from error
         try:
             yield Response(
-                response.status_code, _lowered(response.headers.raw), _body(response, upstream)
+                response.status_code, _head(response.headers.raw), _body(response, upstream)
             )
         finally:
             await response.aclose()
@@ -115,8 +115,13 @@ async def _body(response: httpx.Response, upstream: Upstream) -> AsyncIterator[b
         raise UpstreamFailed(_explain(error, upstream)) from error
 
 
-def _lowered(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    return [(name.lower(), value) for name, value in headers]
+def _head(raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The header fields with lower-case names. A content length beside a transfer coding says
+    nothing and must not be passed on (RFC 9112, 6.3)."""
+    headers = [(name.lower(), value) for name, value in raw]
+    if any(name == b"transfer-encoding" for name, _ in headers):
+        return [header for header in headers if header[0] != b"content-length"]
+    return headers
 
 
 def _explain(error: Exception, upstream: Upstream) -> str:

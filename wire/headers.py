@@ -41,15 +41,12 @@ NOT_REPLAYED: Final = frozenset(
     {
         b"date",  # says when this message was made (RFC 9110, 6.6.1)
         b"age",  # made again for each replay (RFC 9111, 5.1)
-        b"content-length",  # made again for the body that is sent
         b"set-cookie",  # was meant for the client of the first answer
         b"set-cookie2",
-        b"server-timing",  # measures the first exchange
-        b"alt-svc",  # these two speak for the provider's origin, which this proxy isn't
-        b"strict-transport-security",
     }
 )
-"""Response fields a replay leaves out, besides those of one hop (RFC 9111, 3.1) and `x-cache*`."""
+"""Response fields a replay leaves out, besides those of one hop (RFC 9111, 3.1) and `x-cache*`.
+Any other difference would tell a hit from its miss."""
 
 _OWN_REQUEST: Final = (b"x-cache-", b"x-stasis-")
 
