@@ -66,20 +66,25 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that can't show a letter shows "?"
     try:
-        code = app(arguments, prog_name="llm-cache", standalone_mode=False)
+        command = typer.main.get_command(app)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        with command.make_context("llm-cache", given) as context:
+            code = command.invoke(context)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except typer.Exit as done:
+        return done.exit_code
     except typer.TyperException as error:
         return _failed(f"{error.format_message()} (see --help)", error.exit_code)
     except LlmCacheError as error:
         return _failed(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has enough. Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has enough
+        _give_up_stdout()
         return 0
     except OSError as error:
+        _give_up_stdout()
         what = f"{error.filename}: " if error.filename else ""
         return _failed(f"{what}{error.strerror or type(error).__name__}", 1)
     except Exception as error:
@@ -90,6 +95,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
             "set CACHE_LOG_LEVEL=debug to see where",
             1,
         )
+
+
+def _give_up_stdout() -> None:
+    """What stdout still holds goes nowhere: Python would fail once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _failed(message: str, code: int) -> int:

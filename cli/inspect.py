@@ -50,8 +50,10 @@ def key(
         headers.append((b"x-cache-namespace", _ascii("--namespace", namespace)))
     if sample:
         headers.append((b"x-cache-sample", _ascii("--sample", sample)))
-    headers += _credentials(settings, path, api_key_env, headers)
+    missing = _credentials(settings, path, api_key_env, headers)
     keys, why_not = _keys(settings, method.upper(), path, headers, _input(body))
+    if missing:
+        note(missing)
     if json:
         say_json(keys | {"note": why_not or None})
         return 0 if keys[tier] else 1
@@ -163,19 +165,20 @@ def _keys(
 
 def _credentials(
     settings: Settings, path: str, api_key_env: str | None, headers: list[tuple[bytes, bytes]]
-) -> list[tuple[bytes, bytes]]:
+) -> str:
+    """Add the client's API key to `headers`; what to say when one is needed and there is none."""
     from llm_cache.wire.registry import PROVIDERS, by_name
 
     provider = by_name(path[1:].partition("/")[0]) or PROVIDERS[0]
-    if api_key_env is None:
-        needed = settings.scope == "credential" and provider.name not in settings.real_keys
-        if needed and not any(name in provider.credential_headers for name, _ in headers):
-            note("clients' credentials are a part of the key; name them with --api-key-env")
-        return []
-    value = os.environ.get(api_key_env)
-    if not value or not value.isascii():
-        raise UsageError(f"--api-key-env {api_key_env}: there is no such variable, or it is empty")
-    return [provider.auth_header(value)]
+    if api_key_env is not None:
+        value = os.environ.get(api_key_env)
+        if not value or not value.isascii():
+            raise UsageError(f"--api-key-env {api_key_env}: no such variable, or it is empty")
+        headers.append(provider.auth_header(value))
+    needed = settings.scope == "credential" and provider.name not in settings.real_keys
+    if needed and not any(name in provider.credential_headers for name, _ in headers):
+        return "clients' credentials are a part of the key; name them with --api-key-env"
+    return ""
 
 
 def _header(text: str) -> tuple[bytes, bytes]:

@@ -28,6 +28,9 @@ Scope = Annotated[str | None, typer.Option(help="credential or shared (CACHE_SCO
 LogLevel = Annotated[
     str | None, typer.Option(help="silent, error, info or debug (CACHE_LOG_LEVEL).")
 ]
+_ERROR_LINE = re.compile(r"llm-cache: |\S+ ERR(OR)? |\S+ [A-Z-]+ +\S+  [45][0-9][0-9]  ")
+"""A line of the log that tells of an error: at a start, of the proxy, of a call."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 
@@ -262,8 +265,7 @@ def _log_errors(settings: Settings, most: int = 5) -> list[str]:
             lines = log.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return []
-    told = [line for line in lines if re.match(r"\S+ ERR(OR)?\s|llm-cache: ", line)]
-    return told[-most:]
+    return [line for line in lines if _ERROR_LINE.match(line)][-most:]
 
 
 def _flags(

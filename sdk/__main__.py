@@ -5,9 +5,13 @@ import sys
 
 def main() -> None:
     """Run the command line; ends the process with its exit code."""
-    from llm_cache.cli.app import run
+    try:
+        from llm_cache.cli.app import run
 
-    sys.exit(run())
+        code = run()
+    except KeyboardInterrupt:  # while the modules were still loading
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -270,7 +270,7 @@ def _last_words(written: bytes, code: int, port: int) -> str:
     if not said:
         return f"the proxy ended with code {code} before it answered"
     words = said[-1].removeprefix("llm-cache: ").strip()
-    owner = port_owner(port) if port else None
+    owner = port_owner(port) if f"port {port} " in words else None
     return f"{words} (who listens on port {port}: {owner})" if owner else words
 
 
