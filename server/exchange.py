@@ -25,13 +25,13 @@ from llm_cache.server.flights import Flight, FlightFailed, Flights, Follower, Fo
 from llm_cache.server.guard import Headers, Refusal
 from llm_cache.server.journal import Call, Journal
 from llm_cache.server.landing import Asked, Landing
-from llm_cache.server.replay import HeaderList, in_identity, readable_by, replay_of
+from llm_cache.server.replay import HeaderList, in_identity, in_no_coding, readable_by, replay_of
 from llm_cache.server.requests import ClientGone, Control, Receive, Refused, read_body
 from llm_cache.server.routing import NORMALIZE_BUDGET_SEC, Route
 from llm_cache.server.upstream import Caller, UpstreamFailed
 from llm_cache.settings import Settings
 from llm_cache.store import Store, Stored
-from llm_cache.wire.encoding import readable_accept_encoding
+from llm_cache.wire.encoding import ContentDecoder, acceptable, decoder, readable_accept_encoding
 from llm_cache.wire.headers import end_to_end, forwardable
 from llm_cache.wire.keys import exact_key
 from llm_cache.wire.normalize import FurtherKeys, Rules, further_keys
@@ -193,30 +193,42 @@ class Exchanges:
                     found.stored, found.label, asked.key, asked.fields, send, asked.started
                 )
                 return
-            # Joined somebody who takes older answers than this client does: ask for it alone.
-            flight = self.flights.start(None, lambda flight: self._ask(flight, asked))
-            with flight.follow() as own:
-                await self._relay(own, asked, True, send)
+            # Joined somebody who takes older answers than this client does.
+            await self._relay_alone(asked, send)
             return
+        headers: Headers = flight.headers
+        plain: ContentDecoder | None = None
+        coding = dict(headers).get(b"content-encoding", b"")
+        if not led and coding and not acceptable(asked.fields.get(b"accept-encoding"), coding):
+            plain = decoder(coding)
+            if plain is None:
+                await self._relay_alone(asked, send)
+                return
+            headers = in_no_coding(headers)
         label = _label(flight, asked, led)
         await send(
             {
                 "type": "http.response.start",
                 "status": flight.status,
                 "headers": [
-                    *flight.headers,
+                    *headers,
                     (b"x-cache", label.encode()),
                     (b"x-cache-key", asked.key.hex().encode()),
                 ],
             }
         )
         try:
-            while data := await follower.next():
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await _pass_on(follower, plain, send)
         finally:
             if not led and flight.ended:
                 self._journal.note(_joined(flight, asked, label))
         await send({"type": "http.response.body", "body": b""})
+
+    async def _relay_alone(self, asked: Asked, send: Send) -> None:
+        """Ask upstream for a joiner whom the answer of the flight it joined doesn't suit."""
+        flight = self.flights.start(None, lambda flight: self._ask(flight, asked))
+        with flight.follow() as own:
+            await self._relay(own, asked, True, send)
 
     # What a flight does.
 
@@ -368,6 +380,24 @@ class Exchanges:
         if real_key is not None:
             out.append(provider.auth_header(real_key))
         return out
+
+
+async def _pass_on(follower: Follower, plain: ContentDecoder | None, send: Send) -> None:
+    """Send what is followed, decoded by `plain` if given, to its end; not the end itself."""
+    while data := await follower.next():
+        if plain is None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            continue
+        try:
+            for piece in plain.pieces(data):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except ValueError as error:
+            raise FlightFailed(f"broken content-encoding: {error}") from None
+    if plain is not None:
+        try:
+            plain.close()
+        except ValueError as error:
+            raise FlightFailed(f"broken content-encoding: {error}") from None
 
 
 def _label(flight: Flight, asked: Asked, led: bool) -> str:

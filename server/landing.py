@@ -86,6 +86,7 @@ class Landing:
         self._max_entry_bytes = max_entry_bytes
         self._store_requests = store_requests
         self._size = 0
+        self._decoded_size = 0
         self._watcher: Watcher | None = None
         self._decoder: ContentDecoder | None = None
         self._unread = ""  # why the answer can't be read along; "" = it can
@@ -150,18 +151,30 @@ class Landing:
 
     def _read(self, chunk: bytes) -> None:
         self._size += len(chunk)
-        if self._flight.keep and self._size > self._max_entry_bytes:
-            self._unread = f"larger than {self._max_entry_bytes} bytes"
-            self._watcher = None
-            self._flights.close_to_joiners(self._flight)
-            self._flight.stop_keeping()
+        if self._size > self._max_entry_bytes:
+            self._pass_only()
         if self._watcher is None or self._decoder is None:
             return
         try:
-            self._watcher.feed(self._decoder.feed(chunk))
+            data = self._decoder.feed(chunk)
         except ValueError as error:
             self._unread = f"broken content-encoding: {error}"
             self._watcher = None
+            return
+        self._decoded_size += len(data)
+        if self._decoded_size > self._max_entry_bytes:
+            self._pass_only()
+        else:
+            self._watcher.feed(data)
+
+    def _pass_only(self) -> None:
+        """Hold nothing of an answer too large to be stored, as sent or decoded: neither for joiners
+        nor in the watcher, which may keep what it reads."""
+        self._unread = f"larger than {self._max_entry_bytes} bytes"
+        self._watcher = None
+        if self._flight.keep:
+            self._flights.close_to_joiners(self._flight)
+            self._flight.stop_keeping()
 
     async def _finish(self, response: Response, label: str, held: bytes, may_store: bool) -> Call:
         """Store and count the answer whose last byte has arrived."""
