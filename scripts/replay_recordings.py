@@ -37,12 +37,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from llm_cache.wire.provider import Answer, Provider
-from llm_cache.wire.registry import by_name
 from support.proxy import MonitorFeed, Proxy, running_proxy
 from support.raw import RawConnection, Response
 from support.replies import Framing, Reply
 from support.upstream import Request, Upstream
+
+from llm_cache.wire.provider import Answer, Provider
+from llm_cache.wire.registry import by_name
 
 _PROVIDERS = (
     ("api.anthropic.com", "anthropic"),
