@@ -17,12 +17,13 @@ from llm_cache.server.guard import (
     Headers,
     Refusal,
     merged_headers,
+    method_refusal,
     path_problem,
     split_target,
 )
 from llm_cache.server.journal import Journal
 from llm_cache.server.own import OwnEndpoints
-from llm_cache.server.requests import ClientGone, Receive, Refused, drain, read_control
+from llm_cache.server.requests import ClientGone, Receive, Refused, read_control
 from llm_cache.server.routing import Route, Router
 from llm_cache.wire.registry import PROVIDERS
 
@@ -93,6 +94,8 @@ class App:
                 target += b"?" + scope["query_string"]
             route = self._router.known(method, target)
             if route is None:
+                if refusal := method_refusal(method, fields):
+                    raise Refused(refusal)
                 path = self._checked_path(scope)
                 if self._own.handles(path):
                     await self._answer_own(scope, path, fields, receive, send)
@@ -110,7 +113,7 @@ class App:
                 route, headers, fields, read_control(fields), receive, send
             )
         except Refused as refused:
-            await self._refuse(refused.refusal, route, receive, send)
+            await self._refuse(refused.refusal, route, send)
 
     def _checked_path(self, scope: dict[str, Any]) -> bytes:
         raw: bytes = scope["raw_path"]
@@ -120,7 +123,7 @@ class App:
             stand_in = {b"host": authority}
             if refusal := self._guard.check(scope, stand_in, scope["scheme"]):
                 raise Refused(refusal)
-        problem = path_problem(path)
+        problem = path_problem(path, scope["query_string"])
         if problem is not None:
             raise Refused(Refusal(400, "invalid_request", problem))
         return raw if authority is None else path
@@ -145,9 +148,7 @@ class App:
         )
         return self._guard.token_ok(fields, places)
 
-    async def _refuse(
-        self, refusal: Refusal, route: Route | None, receive: Receive, send: Send
-    ) -> None:
+    async def _refuse(self, refusal: Refusal, route: Route | None, send: Send) -> None:
         self._journal.debug(f"refused: {refusal.status} {refusal.kind}: {refusal.message}")
         provider = route.provider if route is not None else PROVIDERS[0]
         body = provider.error_body(refusal.status, refusal.kind, refusal.message)
@@ -160,7 +161,6 @@ class App:
         ]
         await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        await drain(receive)
 
 
 _UNAUTHORIZED = Refusal(

@@ -93,7 +93,10 @@ class Exchanges:
     ) -> None:
         """Answer a request to a provider. Raises `Refused` and `ClientGone`."""
         started = time.perf_counter()
-        body = await read_body(receive, fields, self._settings.max_request_bytes)
+        settings = self._settings
+        body = await read_body(
+            receive, fields, settings.max_request_bytes, settings.client_timeout_sec
+        )
         mode = control.mode
         if b'"_cache_bypass"' in body:
             bypass, body = cache_bypass(body)

@@ -22,6 +22,9 @@ Headers = Sequence[tuple[bytes, bytes]]
 # RFC 9110 7.2: Host = uri-host [ ":" port ]. Anything else (userinfo, spaces) is no host.
 _HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?\Z")
 _SAFE_TARGET = re.compile(rb"/[!-~]*\Z")
+# RFC 9110 9.3.6 and 9.3.8: CONNECT asks for a tunnel to anywhere; TRACE has the upstream send back
+# the request it got, with the real key in it.
+_REFUSED_METHODS = frozenset(("CONNECT", "TRACE"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,20 @@ def split_target(raw: bytes) -> tuple[bytes | None, bytes]:
     return None, raw
 
 
-def path_problem(path: bytes) -> str | None:
+def method_refusal(method: str, fields: Mapping[bytes, bytes]) -> Refusal | None:
+    """Refusal of what is no plain exchange of a request and an answer, or None."""
+    if method in _REFUSED_METHODS:
+        return Refusal(501, "not_implemented", f"{method} is not forwarded")
+    if fields.get(b"upgrade", b"").lower() == b"websocket":
+        return Refusal(403, "not_implemented", "WebSockets are not spoken here")
+    return None
+
+
+def path_problem(path: bytes, query: bytes = b"") -> str | None:
     """What is wrong with a path, or None. Paths are forwarded as they came, so one that another
     reader might take for a different place (dot segments, `//host`, encoded or not) is refused.
     """
-    if not _SAFE_TARGET.match(path) or b"#" in path:
+    if not _SAFE_TARGET.match(path) or b"#" in path or b"#" in query:
         return "the request target is not a path"
     if path.startswith(b"//"):
         return "the path starts with //"
@@ -145,7 +157,7 @@ class Guard:
         server = scope.get("server")
         try:
             asked = ipaddress.ip_address(name.decode().strip("[]"))
-            return isinstance(server, tuple) and asked == ipaddress.ip_address(server[0])
+            return isinstance(server, tuple) and asked == _unmapped(server[0])
         except ValueError:
             return False
 
@@ -184,6 +196,12 @@ class Guard:
             bare = value[7:] if value[:7].lower() == b"bearer " else value
             ok |= hmac.compare_digest(bare, self._token)
         return ok
+
+
+def _unmapped(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address a client used: a dual-stack socket shows IPv4 as ::ffff:… (RFC 4291 2.5.5.2)."""
+    parsed = ipaddress.ip_address(address)
+    return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
 def _is_unspecified(host: str) -> bool:

@@ -72,7 +72,7 @@ class OwnEndpoints:
     ) -> None:
         """Answer a request to an own endpoint. Raises `Refused` and `ClientGone`."""
         asked = "GET" if method == "HEAD" else method
-        body = await read_body(receive, fields, _SMALL_BODY)
+        body = await read_body(receive, fields, _SMALL_BODY, self._settings.client_timeout_sec)
         if path == _MONITOR and asked == "GET":
             await self._monitor(receive, send)
             return

@@ -17,8 +17,6 @@ from llm_cache.server.guard import Refusal
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 MODES = ("cache", "fresh", "bypass", "replay")
-BODY_PATIENCE_SEC = 30.0
-"""How long a request body may take, besides what its size allows."""
 BODY_BYTES_PER_SEC = 16 << 10
 """The slowest a large request body may come."""
 
@@ -139,10 +137,12 @@ def too_large(limit: int) -> Refused:
     )
 
 
-async def read_body(receive: Receive, fields: Mapping[bytes, bytes], limit: int) -> bytes:
-    """The whole request body. Raises `Refused` (413, 408) or `ClientGone`.
+async def read_body(
+    receive: Receive, fields: Mapping[bytes, bytes], limit: int, patience_sec: float
+) -> bytes:
+    """The whole request body, at most `limit` bytes. Raises `Refused` (413, 408) or `ClientGone`.
 
-    A client has `BODY_PATIENCE_SEC`, and more for every byte it sends, so that neither a silent
+    A client has `patience_sec`, and more for every byte it sends, so that neither a silent
     nor a dripping one stays for ever.
     """
     length = declared_length(fields)
@@ -151,7 +151,7 @@ async def read_body(receive: Receive, fields: Mapping[bytes, bytes], limit: int)
     pieces: list[bytes] = []
     total = 0
     try:
-        async with asyncio.timeout(BODY_PATIENCE_SEC) as patience:
+        async with asyncio.timeout(patience_sec) as patience:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -169,16 +169,3 @@ async def read_body(receive: Receive, fields: Mapping[bytes, bytes], limit: int)
                     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
     except TimeoutError:
         raise Refused(Refusal(408, "request_timeout", "the request body came too slowly")) from None
-
-
-async def drain(receive: Receive) -> None:
-    """Take what still comes of a refused request, for a moment, so that the client can read the
-    refusal and the server's reader isn't left waiting on a full queue."""
-    try:
-        async with asyncio.timeout(2.0):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return

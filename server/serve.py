@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import formatdate
 from pathlib import Path
@@ -26,6 +26,7 @@ from hypercorn.config import Config, Sockets
 from llm_cache import __version__
 from llm_cache.errors import LlmCacheError, StoreError
 from llm_cache.server.app import App
+from llm_cache.server.connection import Connection, use_own_connections
 from llm_cache.server.exchange import Exchanges
 from llm_cache.server.guard import Guard
 from llm_cache.server.journal import Journal
@@ -44,11 +45,9 @@ GRACE_SEC = 30.0
 """Longest time answers in flight are waited for at a stop."""
 UPKEEP_SEC = 1.0
 """How often access times are written and expired entries are pruned."""
-HEAD_TIMEOUT_SEC = 60.0
-"""Longest time a connection may take to send a request head, or be idle between requests."""
-UNREAD_TIMEOUT_SEC = 120.0
-"""Longest time a client may leave what was sent to it unread (Linux only)."""
 MAX_HEAD_BYTES = 64 << 10
+BACKLOG = 1024
+"""Connections the kernel holds for us until they are accepted."""
 
 
 class _OwnSockets(Config):
@@ -122,7 +121,9 @@ async def _serve(
         f"llm-cache {__version__} listens on {address} "
         f"(cache {'off' if settings.off else 'on'}, pid {os.getpid()})"
     )
-    stopping = _Stopping(app, journal)
+    connections: set[Connection] = set()
+    use_own_connections(connections)
+    stopping = _Stopping(app, connections, journal)
     stopping.listen()
     background = [
         asyncio.ensure_future(_tick(exchanges)),
@@ -144,9 +145,10 @@ async def _serve(
 class _Stopping:
     """From the first signal to the last answer."""
 
-    def __init__(self, app: App, journal: Journal) -> None:
+    def __init__(self, app: App, connections: Collection[Connection], journal: Journal) -> None:
         self.asked = asyncio.Event()
         self._app = app
+        self._connections = connections
         self._journal = journal
 
     def listen(self) -> None:
@@ -166,6 +168,8 @@ class _Stopping:
     def _give_up(self) -> None:
         for task in self._app.active:
             task.cancel()
+        for connection in list(self._connections):
+            connection.abort()
 
 
 def _configured(settings: Settings, sockets: Sequence[socket.socket]) -> Config:
@@ -174,7 +178,9 @@ def _configured(settings: Settings, sockets: Sequence[socket.socket]) -> Config:
     config.include_server_header = False
     config.include_date_header = False  # the app sends the upstream's date, or its own on a hit
     config.alpn_protocols = ["http/1.1"]
-    config.keep_alive_timeout = HEAD_TIMEOUT_SEC
+    config.backlog = BACKLOG
+    config.keep_alive_timeout = settings.client_timeout_sec  # for a request head, and between two
+    config.ssl_handshake_timeout = settings.client_timeout_sec
     config.keep_alive_max_requests = 1 << 30
     config.h11_max_incomplete_size = MAX_HEAD_BYTES
     config.graceful_timeout = GRACE_SEC + 5
@@ -249,7 +255,7 @@ def bound_sockets(settings: Settings) -> Iterator[list[socket.socket]]:
     try:
         for name in names:
             try:
-                sockets.append(_bind(name, port))
+                sockets.append(_listen(name, port, settings.client_timeout_sec))
             except OSError as error:
                 optional = len(names) > 1 and error.errno in (
                     errno.EADDRNOTAVAIL,
@@ -265,7 +271,7 @@ def bound_sockets(settings: Settings) -> Iterator[list[socket.socket]]:
             bound.close()
 
 
-def _bind(name: str, port: int) -> socket.socket:
+def _listen(name: str, port: int, unread_sec: float) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(
         name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -277,12 +283,12 @@ def _bind(name: str, port: int) -> socket.socket:
         if sys.platform == "linux":
             # Accepted connections inherit it: a client that stops reading is cut off by the
             # kernel, at no cost to those that read.
-            bound.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_TIMEOUT_SEC * 1000)
-            )
+            milliseconds = max(1, int(unread_sec * 1000))
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, name != "::")
         bound.bind(address)
+        bound.listen(BACKLOG)  # two sockets may be bound to one port, but only one may listen
         bound.setblocking(False)
     except BaseException:
         bound.close()

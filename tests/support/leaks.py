@@ -1,0 +1,46 @@
+"""What a running proxy holds: open files, connections of clients, flights. Needs /proc (Linux)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.proxy import Proxy
+from support.upstream import wait_until
+
+
+def open_files(proxy: Proxy) -> int:
+    """How many descriptors the proxy's process holds."""
+    return len(list(Path(f"/proc/{proxy.pid}/fd").iterdir()))
+
+
+def client_connections(proxy: Proxy) -> int:
+    """How many accepted connections the proxy's process holds."""
+    held = 0
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{proxy.pid}/net/{table}").read_text().splitlines()[1:]:
+            columns = line.split()
+            listening, inode = columns[3] == "0A", int(columns[9])  # inode 0: nobody's any more
+            held += not listening and inode != 0 and columns[1].endswith(f":{proxy.port:04X}")
+    return held
+
+
+@contextmanager
+def nothing_left_behind(proxy: Proxy) -> Iterator[None]:
+    """Whatever happens in the block: afterwards the proxy answers a new client, and holds no
+    flight, no connection and no open file that it didn't hold before."""
+    assert proxy.healthy()
+    wait_until(lambda: client_connections(proxy) == 0, "a quiet start")
+    files = open_files(proxy)
+    yield
+    assert proxy.healthy()
+    wait_until(lambda: client_connections(proxy) == 0, "every client's connection to be closed")
+    wait_until(lambda: open_files(proxy) <= files, "every file to be closed")
+    with proxy.connect() as connection:
+        answer = connection.request("GET", "/stats", [("x-cache-auth", _token(proxy))])
+        assert b'"in_flight": 0' in answer.read_all(), answer.body
+
+
+def _token(proxy: Proxy) -> str:
+    return proxy.settings.get("CACHE_AUTH_TOKEN", "none")
