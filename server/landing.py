@@ -125,11 +125,12 @@ class Landing:
         flight.land()
 
     async def _await_end(self, chunks: AsyncIterator[bytes], held: bytes) -> tuple[bytes, bytes]:
-        """The next chunk and what is still held: nothing, if the upstream is slow to end."""
+        """The next chunk and what is still held: nothing, if the upstream is slow to end. What is
+        held is published as well when the upstream breaks off instead of ending."""
         coming = asyncio.ensure_future(anext(chunks, b""))
         try:
             done, _ = await asyncio.wait({coming}, timeout=END_WAIT_SEC)
-            if not done:
+            if not done or coming.exception() is not None:
                 self._flight.publish(held)
                 held = b""
             return await coming, held

@@ -98,6 +98,8 @@ class Caller:
                 response.status_code, _head(response.headers.raw), _body(response, upstream)
             )
         finally:
+            if _more_came(response):
+                await response.extensions["network_stream"].aclose()
             await response.aclose()
 
     async def close(self) -> None:
@@ -113,6 +115,16 @@ async def _body(response: httpx.Response, upstream: Upstream) -> AsyncIterator[b
                 yield chunk
     except (httpx.TransportError, OSError) as error:
         raise UpstreamFailed(_explain(error, upstream)) from error
+
+
+def _more_came(response: httpx.Response) -> bool:
+    """True when bytes from behind the answer's end were read with it. httpcore would take them
+    for the next answer on this connection, and somebody else would get it. There is no public
+    way to ask; when this one is gone, every connection is closed."""
+    at: object = response.stream
+    for inner in ("_httpcore_stream", "_stream", "_connection", "_h11_state", "trailing_data"):
+        at = getattr(at, inner, None)
+    return not isinstance(at, tuple) or at[0] != b""
 
 
 def _head(raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
