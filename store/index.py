@@ -16,7 +16,8 @@ number, the journal is a WAL, and the tables are those of `SCHEMA`:
 
 Promises:
 - Changes happen in IMMEDIATE transactions under the write lock, on one connection per process.
-- A connection never crosses a fork and never outlives the file it was opened on.
+- A connection is never used in a child of a fork (forks.py) and never outlives the file it was
+  opened on.
 - A format newer than this one is refused with nothing touched. A file that isn't a usable index
   is set aside as `index.sqlite.broken-<unix time>` and a new one is begun; its ledger is taken
   over as far as it can be read. Corruption seen later leaves a mark (`index.suspect`), and the

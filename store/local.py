@@ -6,12 +6,11 @@ What always holds:
 - Everything that changes rows or files goes through `_write`: the write lock, one transaction,
   files before the commit or after it.
 - Only StoreError leaves this room; `_door` is where sqlite3, OSError and zstandard end.
-- After a fork the child has connections, locks and memory of its own.
+- A store is closed in a child of a fork (forks.py says why).
 """
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 import zstandard
 
 from llm_cache.errors import StoreError
-from llm_cache.store import integrity
+from llm_cache.store import forks, integrity
 from llm_cache.store.blobs import SHARDS, BlobDamaged, Blobs, Step
 from llm_cache.store.entry import Entry, Stored, Tally, Totals
 from llm_cache.store.index import BUSY_SEC, Index, Log, Row, is_corruption
@@ -58,8 +57,6 @@ _REMOVALS_PER_WRITE = 200
 _HOUSEKEEPING_SEC = 0.05
 _FOREIGN = (sqlite3.Error, OSError, zstandard.ZstdError, OverflowError)
 
-_left_to_the_parent: list[object] = []  # closing a forked connection would harm the parent's file
-
 
 def _no_step(name: str) -> None:
     pass
@@ -91,8 +88,8 @@ class Store:
         self._index = Index(path, log, clock)
         self._memory = MemoryTier(limits.max_memory_bytes)
         self._touches = Touches()
-        self._pid = os.getpid()
         self._open = False
+        self._forked = False
         self._version = -1  # PRAGMA data_version of the read connection when removals were read
         self._removals = -1
         self._unswept = list(range(SHARDS))
@@ -123,6 +120,7 @@ class Store:
             with store._lock.held():
                 store._index.open()
             store._open = True
+            forks.register(store)
         try:
             with store._door():
                 store._blobs.sweep_drafts()
@@ -154,8 +152,6 @@ class Store:
 
         None may also mean that `get` would find it. Raises StoreError when the index can't be read.
         """
-        if os.getpid() != self._pid:
-            self._after_fork()
         slot = self._memory.get(key)
         if slot is None:
             return None
@@ -509,7 +505,7 @@ class Store:
 
     def close(self) -> None:
         """Write what is pending and let go of everything. Closing twice is fine."""
-        if not self._open or os.getpid() != self._pid:
+        if not self._open:
             return
         try:
             with self._door():
@@ -517,6 +513,7 @@ class Store:
         except StoreError as error:
             self._log(f"store: access times are lost: {error}")
         self._open = False
+        forks.unregister(self)
         with self._index.read_lock:
             self._index.close()
         self._lock.close()
@@ -526,9 +523,7 @@ class Store:
 
     @contextmanager
     def _door(self) -> Iterator[None]:
-        """Let only StoreError out; after a fork, give the child connections of its own first."""
-        if os.getpid() != self._pid:
-            self._after_fork()
+        """Let only StoreError out."""
         try:
             yield
         except _FOREIGN as error:
@@ -536,7 +531,12 @@ class Store:
 
     def _mapped(self, error: Exception) -> StoreError:
         if not self._open and isinstance(error, sqlite3.ProgrammingError):
-            return StoreError(f"{self.path}: the store is closed")
+            why = (
+                "was opened before a fork: the child has to open it"
+                if self._forked
+                else "is closed"
+            )
+            return StoreError(f"{self.path}: the store {why}")
         if is_corruption(error):
             try:
                 self._index.suspect(error)
@@ -589,18 +589,27 @@ class Store:
         with self._door(), self._index.read_lock:
             return self._index.read.execute(query).fetchall()
 
-    def _after_fork(self) -> None:
-        """In a forked child: leave everything to the parent and open the store again."""
-        _left_to_the_parent.append((self._index, self._lock))
-        self._pid = os.getpid()
-        self._lock = WriteLock(self.path / "lock", BUSY_SEC)
-        self._index = Index(self.path, self._log, self._clock)
-        self._memory = MemoryTier(self.limits.max_memory_bytes)
+    # -- forks (forks.py)
+
+    def before_fork(self) -> None:
+        """Wait for the writer and the reader of this process to finish."""
+        self._lock.mutex.acquire()
+        self._index.read_lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._index.read_lock.release()
+        self._lock.mutex.release()
+
+    def after_fork_in_child(self) -> None:
+        """Close: the child has to open the store itself."""
+        self._forked = True
+        self._open = False
+        self._index.close()
+        self._lock.close()
+        self._memory = MemoryTier(0)
         self._touches = Touches()
-        self._version = self._removals = -1
-        if self._open:
-            with self._door(), self._lock.held():
-                self._index.open()
+        self.after_fork_in_parent()
 
 
 def _entry(row: Row) -> Entry:

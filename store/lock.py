@@ -29,7 +29,7 @@ class WriteLock:
         """`patience`: seconds to wait for others before giving up with StoreError."""
         self._path = path
         self._patience = patience
-        self._mutex = threading.Lock()
+        self.mutex = threading.Lock()
         self._fd = -1
 
     @contextmanager
@@ -39,7 +39,7 @@ class WriteLock:
         Raises StoreError when others keep it for longer than the patience, OSError when the lock
         file can't be opened.
         """
-        if not self._mutex.acquire(timeout=self._patience):
+        if not self.mutex.acquire(timeout=self._patience):
             raise StoreError(f"{self._path}: another thread keeps the store busy")
         try:
             self._take()
@@ -48,7 +48,7 @@ class WriteLock:
             finally:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
         finally:
-            self._mutex.release()
+            self.mutex.release()
 
     def _take(self) -> None:
         deadline = time.monotonic() + self._patience

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -229,20 +234,128 @@ def test_everything_is_private_whatever_the_umask(tmp_path: Path) -> None:
             os.umask(before)
 
 
-def test_a_forked_child_reads_and_writes_without_harm_to_its_parent(opened: Any) -> None:
-    store = opened()
-    store.put([KEY], b"", b"body")
+def in_child(work: Callable[[], bool]) -> bool:
+    """Fork, do the work, and return whether it went well."""
     child = os.fork()
     if not child:
         try:
-            fine = store.get(KEY).body == b"body"
-            store.put([OTHER], b"", b"from the child")
-            store.delete(KEY)
-            store.close()
-            os._exit(0 if fine else 1)
+            os._exit(0 if work() else 1)
         except BaseException:
             os._exit(2)
-    assert os.waitpid(child, 0)[1] == 0
-    assert store.get(KEY) is None
-    assert store.get(OTHER).body == b"from the child"
+    return os.waitpid(child, 0)[1] == 0
+
+
+def test_a_store_is_closed_in_a_forked_child_and_goes_on_in_the_parent(opened: Any) -> None:
+    store = opened()
+    store.put([KEY], b"", b"body")
+
+    def work() -> bool:
+        for call in (lambda: store.get(KEY), lambda: store.put([KEY], b"", b""), store.totals):
+            with pytest.raises(StoreError, match="before a fork"):
+                call()
+        store.close()
+        return True
+
+    assert in_child(work)
+    assert store.get(KEY).body == b"body"
+    store.put([OTHER], b"", b"more")
     assert store.integrity() == []
+
+
+def test_a_forked_child_opens_the_store_for_itself(opened: Any, clock: Any, tmp_path: Path) -> None:
+    store = opened()
+    store.put([KEY], b"", b"body")
+    to_child, by_parent = os.pipe()
+    to_parent, by_child = os.pipe()
+
+    def work() -> bool:
+        os.close(by_parent)  # a parent that fails ends the wait, too
+        own = Store.open(tmp_path / "store", Limits(), clock=clock)
+        own.put([OTHER], b"", b"from the child")
+        os.write(by_child, b"x")
+        os.read(to_child, 1)  # until the parent has closed its store
+        own.put([b"third"], b"", b"after the parent")
+        own.delete(KEY)
+        stored = own.get(OTHER)
+        fine = stored is not None and stored.body == b"from the child" and not own.integrity()
+        own.close()
+        return fine
+
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(0 if work() else 1)
+        except BaseException:
+            os._exit(2)
+    os.close(by_child)
+    try:
+        assert os.read(to_parent, 1) == b"x"
+        assert store.get(OTHER).body == b"from the child"
+        store.close()
+    finally:
+        os.close(by_parent)
+        status = os.waitpid(child, 0)[1]
+        os.close(to_child)
+        os.close(to_parent)
+    assert status == 0
+    again = opened()
+    assert again.get(KEY) is None
+    assert again.get(b"third").body == b"after the parent"
+    assert again.integrity() == []
+
+
+def test_a_fork_waits_for_the_threads_at_work(opened: Any) -> None:
+    store = opened()
+    stop = threading.Event()
+    wrong: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for number in itertools.count():
+                if stop.is_set():
+                    return
+                store.put([b"%d" % (number % 9)], b"", b"body %d" % number)
+        except BaseException as error:
+            wrong.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    done = [in_child(lambda: True) for _ in range(10)]
+    stop.set()
+    thread.join()
+    assert wrong == []
+    assert all(done)
+    assert store.integrity() == []
+
+
+FILE_SIZE = """
+import resource, signal, sys
+from pathlib import Path
+from llm_cache.errors import StoreError
+from llm_cache.store import Limits, Store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = Store.open(Path(sys.argv[1]), Limits(max_memory_bytes=0))
+store.put([b"first"], b"", b"first body")
+for limit in (40, 5_000, 50_000, 200_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    refused = 0
+    for number in range(200):
+        try:
+            store.put([b"%d" % number], b"m" * 3_000, b"body %d " % number * 50)
+        except StoreError:
+            refused += 1
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert refused, limit
+    assert store.integrity() == [], (limit, store.integrity())
+    store.put([b"after"], b"", b"after %d" % limit)
+    assert store.get(b"after").body == b"after %d" % limit
+    assert store.get(b"first").body == b"first body"
+store.close()
+"""
+
+
+def test_files_that_may_not_grow_refuse_puts_and_harm_nothing(tmp_path: Path) -> None:
+    """The kernel itself refuses the writes here, to blobs and to the WAL alike."""
+    command = [sys.executable, "-W", "error", "-c", FILE_SIZE, str(tmp_path / "store")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
