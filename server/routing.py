@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -76,7 +77,7 @@ class Route:
                 self.method.encode(),
                 self.target,
                 self.upstream.base_url.encode(),
-                tuple(sorted(telling)),
+                tuple(sorted(telling, key=itemgetter(0))),  # lines of one name keep their order
                 control.namespace,
                 control.sample,
                 credential,

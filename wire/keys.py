@@ -22,7 +22,8 @@ class KeyContext:
     """All that decides an answer apart from the body.
 
     `target` is the raw path and query without a provider prefix. `headers` are those that can
-    change an answer, lower-case names, sorted. `credential` is a `credential_digest`, or b"".
+    change an answer, lower-case names, sorted by name; lines of one name stay in order
+    (RFC 9110, 5.3). `credential` is a `credential_digest`, or b"".
     """
 
     method: bytes
