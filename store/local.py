@@ -21,7 +21,7 @@ from pathlib import Path
 import zstandard
 
 from llm_cache.errors import StoreError
-from llm_cache.store import forks, integrity
+from llm_cache.store import forks, integrity, queries
 from llm_cache.store.blobs import SHARDS, BlobDamaged, Blobs, Step
 from llm_cache.store.entry import Entry, Stored, Tally, Totals
 from llm_cache.store.index import BUSY_SEC, Index, Log, Row, is_corruption
@@ -32,26 +32,6 @@ from llm_cache.store.memory import MemoryTier, Slot
 from llm_cache.store.touches import Touches
 from llm_cache.store.transaction import Transaction
 
-_ENTRY = (
-    "e.id, e.meta, e.digest, b.size, b.disk_size, e.request, e.created, e.accessed, e.hits, e.ttl"
-)
-_FIND_BY_KEY = (
-    f"SELECT {_ENTRY}, t.removals FROM keys k JOIN entries e ON e.id = k.entry"  # noqa: S608
-    " JOIN blobs b ON b.digest = e.digest JOIN totals t WHERE k.key = ?"
-)
-_FIND_BY_PREFIX = (
-    f"SELECT {_ENTRY}, k.key FROM keys k JOIN entries e ON e.id = k.entry"  # noqa: S608
-    " JOIN blobs b ON b.digest = e.digest WHERE k.key >= ? ORDER BY k.key LIMIT ?"
-)
-_PAGE = (
-    f"SELECT {_ENTRY}, (SELECT key FROM keys WHERE entry = e.id ORDER BY rank LIMIT 1)"  # noqa: S608
-    " FROM entries e INDEXED BY entries_used JOIN blobs b ON b.digest = e.digest"
-    " WHERE {} ORDER BY e.accessed DESC, e.id DESC LIMIT ?"
-)
-# Two look-ups, because SQLite can't seek to (accessed, id) < (?, ?) in one.
-_PAGE_OF_THAT_TIME = _PAGE.format("e.accessed = ? AND e.id < ?")
-_PAGE_BEFORE = _PAGE.format("e.accessed < ?")
-_PAGE_SIZE = 200
 _TOUCHES_PER_WRITE = 1_000
 _REMOVALS_PER_WRITE = 200
 _HOUSEKEEPING_SEC = 0.05
@@ -184,10 +164,10 @@ class Store:
     def _get_from_disk(self, key: bytes, max_age: float | None) -> Stored | None:
         while True:
             with self._index.read_lock:
-                row = self._index.read.execute(_FIND_BY_KEY, (key,)).fetchone()
+                row = self._index.read.execute(queries.BY_KEY, (key,)).fetchone()
             if row is None:
                 return None
-            entry = _entry(row)
+            entry = queries.entry_of(row)
             now = self._clock()
             if self.limits.expires(entry) <= now:
                 self._drop(entry, lambda: True)
@@ -212,10 +192,10 @@ class Store:
             return stored
 
     def _is_damaged(self, key: bytes) -> bool:
-        row = self._index.write.execute(_FIND_BY_KEY, (key,)).fetchone()
+        row = self._index.write.execute(queries.BY_KEY, (key,)).fetchone()
         if row is None:
             return False
-        entry = _entry(row)
+        entry = queries.entry_of(row)
         try:
             self._blobs.read(entry.digest, entry.size, entry.disk_size)
         except BlobDamaged:
@@ -267,27 +247,15 @@ class Store:
     def find(self, key_prefix_hex: str, limit: int) -> list[tuple[str, Entry]]:
         """Return up to `limit` entries with a key that starts so, each once, with that key.
 
-        A prefix that isn't hex fits nothing. Raises StoreError.
+        A prefix that isn't hex fits nothing, and expired entries are left out. Raises StoreError.
         """
-        prefix = key_prefix_hex.lower()
-        if prefix.strip("0123456789abcdef"):
-            return []
-        start = bytes.fromhex(prefix + "0" * (len(prefix) % 2))
         found: dict[int, tuple[str, Entry]] = {}
         with self._door(), closing(self._index.connect()) as db:
-            while len(found) < limit:
-                rows = db.execute(_FIND_BY_PREFIX, (start, _PAGE_SIZE)).fetchall()
-                now = self._clock()
-                for row in rows:
-                    key = row[-1].hex()
-                    if not key.startswith(prefix) or len(found) >= limit:
-                        return list(found.values())
-                    entry = _entry(row)
-                    if self.limits.expires(entry) > now:
-                        found.setdefault(entry.id, (key, entry))
-                if len(rows) < _PAGE_SIZE:
+            for key, entry in queries.by_prefix(db, key_prefix_hex.lower()):
+                if len(found) >= limit:
                     break
-                start = rows[-1][-1] + b"\0"
+                if self.limits.expires(entry) > self._clock():
+                    found.setdefault(entry.id, (key, entry))
         return list(found.values())
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
@@ -300,21 +268,16 @@ class Store:
             self._write_touches()
             db = self._index.connect()
         with closing(db):
-            accessed, last = float("inf"), 0
+            page: list[tuple[str, Entry]] = []
             while True:
                 with self._door():
-                    rows = db.execute(_PAGE_OF_THAT_TIME, (accessed, last, _PAGE_SIZE)).fetchall()
-                    if len(rows) < _PAGE_SIZE:
-                        left = _PAGE_SIZE - len(rows)
-                        rows += db.execute(_PAGE_BEFORE, (accessed, left)).fetchall()
-                if not rows:
+                    page = queries.page_after(db, page[-1][1] if page else None)
+                if not page:
                     return
                 now = self._clock()
-                for row in rows:
-                    entry = _entry(row)
-                    accessed, last = entry.accessed, entry.id
-                    if row[-1] is not None and self.limits.expires(entry) > now:
-                        yield row[-1].hex(), entry
+                for key, entry in page:
+                    if self.limits.expires(entry) > now:
+                        yield key, entry
 
     def totals(self) -> Totals:
         """Return how much is stored. One row is read. Expired entries count until pruned."""
@@ -444,22 +407,8 @@ class Store:
     def _needs_pruning(self) -> bool:
         """Ask without a lock whether there is anything to prune: mostly there is nothing."""
         now = self._clock()
-        ((entries, size, oldest, due, future, future_ttl, used),) = self._select(
-            "SELECT entries, bytes,"
-            " (SELECT min(created) FROM entries WHERE ttl IS NULL),"
-            " (SELECT min(created + ttl) FROM entries WHERE ttl IS NOT NULL),"
-            " (SELECT max(created) FROM entries WHERE ttl IS NULL),"
-            " (SELECT max(created) FROM entries WHERE ttl IS NOT NULL),"
-            " (SELECT max(accessed) FROM entries) FROM totals"
-        )
-        limits = self.limits
-        return bool(
-            (limits.max_entries and entries > limits.max_entries)
-            or (limits.max_bytes and size > limits.max_bytes)
-            or (limits.ttl_sec and oldest is not None and oldest + limits.ttl_sec <= now)
-            or (due is not None and due <= now)
-            or any(time is not None and time > now for time in (future, future_ttl, used))
-        )
+        (facts,) = self._select(queries.EXTREMES)
+        return queries.is_beyond(self.limits, now, facts)
 
     def _sweep_some(self, until: float) -> int:
         """Remove orphans, folder by folder, until `until` (monotonic); return how many."""
@@ -471,20 +420,12 @@ class Store:
         return swept
 
     def _sweep_shard(self, number: int, db: sqlite3.Connection) -> int:
-        def orphans(digests: list[str], db: sqlite3.Connection) -> list[str]:
-            query = "SELECT 1 FROM blobs WHERE digest = ?"
-            return [
-                digest
-                for digest in digests
-                if db.execute(query, (bytes.fromhex(digest),)).fetchone() is None
-            ]
-
-        suspects = orphans(self._blobs.shard(number), db)
+        suspects = queries.unknown(db, self._blobs.shard(number))
         if not suspects:
             return 0
         with self._write():
             # Nobody is between a rename and its commit now: what has no row has no owner.
-            swept = orphans(suspects, self._index.write)
+            swept = queries.unknown(self._index.write, suspects)
             for digest in swept:
                 self._blobs.unlink(digest)
         return len(swept)
@@ -610,19 +551,3 @@ class Store:
         self._memory = MemoryTier(0)
         self._touches = Touches()
         self.after_fork_in_parent()
-
-
-def _entry(row: Row) -> Entry:
-    id_, meta, digest, size, disk_size, request, created, accessed, hits, ttl = row[:10]
-    return Entry(
-        id=id_,
-        meta=meta,
-        digest=digest.hex(),
-        size=size,
-        disk_size=disk_size,
-        request_digest=None if request is None else request.hex(),
-        created=created,
-        accessed=accessed,
-        hits=hits,
-        ttl=ttl,
-    )
