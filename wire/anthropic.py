@@ -13,8 +13,23 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from llm_cache.wire.answers import (
+    EventWatcher,
+    JsonWatcher,
+    Refused,
+    Snippet,
+    count,
+    error_reason,
+    media_type,
+    objects,
+    one_line,
+    parsed,
+    refused_type,
+    text_or_none,
+)
 from llm_cache.wire.provider import Answer, Endpoint, Json, Provider, Usage, Watcher
-from llm_cache.wire.sse import Event, EventParser
+from llm_cache.wire.sse import Event
+from llm_cache.wire.turns import last_turns
 
 MESSAGES: Final = Endpoint("messages")
 COUNT_TOKENS: Final = Endpoint("count_tokens")
@@ -31,11 +46,6 @@ _OWN_PATHS_OF_CLAUDE_CODE: Final = (
 )
 _SHARED_PATHS: Final = ("/v1/files", "/v1/models")  # other providers have these as well
 _TELLING_HEADERS: Final = (b"anthropic-version", b"anthropic-beta")
-
-_QUESTION_MARKS: Final = ("?", "\uff1f", "\u061f")  # also the full-width and the Arabic one
-
-_SNIPPET_CHARS: Final = 80
-_SNIPPET_RAW_CHARS: Final = 4096  # read at most this much to find them
 
 # Claude Code puts a line like this at the head of its system prompt; its values differ from
 # request to request ("x-anthropic-billing-header: cc_version=2.1.63.a43; cch=e2224;").
@@ -73,13 +83,13 @@ class Anthropic(Provider):
 
     def watch(self, endpoint: Endpoint, status: int, content_type: str) -> Watcher:
         if status != 200:
-            return _Refused(f"status {status}")
-        media_type = content_type.partition(";")[0].strip().lower()
-        if media_type == "application/json":
-            return _JsonWatcher(_tokens_answer if endpoint == COUNT_TOKENS else _message_answer)
-        if media_type == "text/event-stream" and endpoint == MESSAGES:
+            return Refused(f"status {status}")
+        kind = media_type(content_type)
+        if kind == "application/json":
+            return JsonWatcher(_tokens_answer if endpoint == COUNT_TOKENS else _message_answer)
+        if kind == "text/event-stream" and endpoint == MESSAGES:
             return _StreamWatcher()
-        return _Refused(f"content type {_one_line(content_type) or 'missing'}")
+        return refused_type(content_type)
 
     def strip_volatile(self, endpoint: Endpoint, doc: Json) -> None:
         metadata = doc.get("metadata")
@@ -105,22 +115,19 @@ class Anthropic(Provider):
             _map_member(turn, "content", system if turn.get("role") == "system" else message)
 
     def keep_last(self, endpoint: Endpoint, doc: Json, turns: int) -> bool:
-        messages = doc.get("messages")
-        if endpoint != MESSAGES or not isinstance(messages, list) or not messages or turns < 1:
+        if endpoint != MESSAGES:
             return False  # a count of tokens is of all messages
-        if not all(isinstance(message, dict) for message in messages):
-            return False
-        if any(_is_tool_block(block) for message in messages for block in _blocks(message)):
-            return False
-        cut = len(messages) - turns
-        if cut <= 0:
-            return True
-        if any(message.get("role") not in ("user", "assistant") for message in messages[:cut]):
-            return False  # an instruction that isn't part of the talk
-        if _asks(messages[cut - 1]) or _asks(messages[cut]):
-            return False  # what is kept answers something that is cut
-        doc["messages"] = messages[cut:]
-        return True
+        kept = last_turns(
+            doc.get("messages"),
+            turns,
+            speakers=("user", "assistant"),
+            asker="assistant",
+            text=_words,
+            uses_tools=lambda message: any(map(_is_tool_block, _blocks(message))),
+        )
+        if kept is not None:
+            doc["messages"] = kept
+        return kept is not None
 
     def request_model(self, endpoint: Endpoint, path: str, doc: Json) -> str | None:
         model = doc.get("model")
@@ -139,17 +146,19 @@ def _is_under(path: str, roots: tuple[str, ...]) -> bool:
 
 
 def _messages(doc: Json) -> list[Json]:
-    messages = doc.get("messages")
-    if not isinstance(messages, list):
-        return []
-    return [message for message in messages if isinstance(message, dict)]
+    return objects(doc.get("messages"))
 
 
 def _blocks(message: Json) -> list[Json]:
+    return objects(message.get("content"))
+
+
+def _words(message: Json) -> str:
     content = message.get("content")
-    if not isinstance(content, list):
-        return []
-    return [block for block in content if isinstance(block, dict)]
+    if isinstance(content, str):
+        return content
+    texts = [block.get("text") for block in _blocks(message)]
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def _without_billing(texts: Any) -> Any:
@@ -201,88 +210,39 @@ def _is_tool_block(block: Json) -> bool:
     return isinstance(kind, str) and kind.endswith(("tool_use", "tool_result"))
 
 
-def _asks(message: Json) -> bool:
-    """True when the assistant's message puts a question in its last line."""
-    if message.get("role") != "assistant":
-        return False
-    content = message.get("content")
-    if isinstance(content, str):
-        text = content
-    else:
-        texts = [block.get("text") for block in _blocks(message)]
-        text = "\n".join(text for text in texts if isinstance(text, str))
-    lines = text.rstrip().splitlines()
-    return bool(lines) and any(mark in lines[-1] for mark in _QUESTION_MARKS)
-
-
 # Answers
 
 
-class _Refused:
-    """Watches nothing: this status or content type is never a complete answer."""
-
-    done = False
-
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
-
-    def feed(self, data: bytes) -> None:
-        pass
-
-    def close(self) -> Answer:
-        return Answer(complete=False, reason=self._reason)
-
-
-class _JsonWatcher:
-    """Keeps a JSON body and judges it at its end. The server bounds how much is fed."""
-
-    done = False  # more could follow, and a JSON text has no last byte of its own
-
-    def __init__(self, judge: Callable[[Json], Answer]) -> None:
-        self._judge = judge
-        self._pieces: list[bytes] = []
-
-    def feed(self, data: bytes) -> None:
-        self._pieces.append(data)
-
-    def close(self) -> Answer:
-        body = b"".join(self._pieces)
-        self._pieces.clear()
-        try:
-            doc = _parsed(body)
-        except ValueError:
-            return Answer(complete=False, reason="not JSON, or cut short")
-        if not isinstance(doc, dict):
-            return Answer(complete=False, reason="not a JSON object")
-        if doc.get("type") == "error":
-            return Answer(complete=False, reason=_error_reason("error", doc))
-        return self._judge(doc)
-
-
 def _message_answer(doc: Json) -> Answer:
+    if doc.get("type") == "error":
+        return Answer(complete=False, reason=error_reason("error", doc.get("error")))
     if doc.get("type") != "message":
         return Answer(complete=False, reason="not a message")
-    snippet = _Snippet()
+    snippet = _BlockSnippet()
     for block in _blocks(doc):
         snippet.begin_block(block)
     usage = doc.get("usage")
     return Answer(
         complete=True,
-        model=_text_or_none(doc.get("model")),
+        model=text_or_none(doc.get("model")),
         usage=_usage(usage) if isinstance(usage, dict) else None,
         snippet=snippet.line(),
     )
 
 
 def _tokens_answer(doc: Json) -> Answer:
-    count = doc.get("input_tokens")
-    if not isinstance(count, int) or isinstance(count, bool):
+    if doc.get("type") == "error":
+        return Answer(complete=False, reason=error_reason("error", doc.get("error")))
+    tokens = doc.get("input_tokens")
+    if not isinstance(tokens, int) or isinstance(tokens, bool):
         return Answer(complete=False, reason="no input_tokens")
-    return Answer(complete=True, snippet=f"{count} input tokens")
+    return Answer(complete=True, snippet=f"{tokens} input tokens")
 
 
-class _StreamWatcher:
+class _StreamWatcher(EventWatcher):
     """Follows a stream of events up to its `message_stop`."""
+
+    last = "message_stop"
 
     # The head of a delta event as the API writes it. What begins like this and goes by this
     # event name is such a delta, whatever its text holds, and need not be parsed.
@@ -291,63 +251,44 @@ class _StreamWatcher:
     )
 
     def __init__(self) -> None:
-        self._parser = EventParser()
-        self._reason = ""
-        self._started = False
-        self._stopped = False
+        super().__init__()
         self._model: str | None = None
         self._usage: Json | None = None
-        self._snippet = _Snippet()
+        self._snippet = _BlockSnippet()
 
-    @property
-    def done(self) -> bool:
-        return self._stopped and not self._reason and not self._parser.unfinished
+    def _unended(self) -> str:
+        return "no message_stop" if self._started else "no message_start"
 
-    def feed(self, data: bytes) -> None:
-        if self._reason:
-            return
-        for event in self._parser.feed(data):
-            self._take(event)
-            if self._reason:
-                return
-        if self._parser.stray:
-            self._reason = "data after message_stop" if self._stopped else "not an event stream"
-        elif self._parser.overflowed:
-            self._reason = "an event is too large"
+    def _answer_model(self) -> str | None:
+        return self._model
 
-    def close(self) -> Answer:
-        if not self._reason and self._stopped and self._parser.unfinished:
-            self._reason = "data after message_stop"
-        if not self._reason and not self._stopped:
-            self._reason = "no message_stop" if self._started else "no message_start"
-        return Answer(
-            complete=not self._reason,
-            reason=self._reason,
-            model=self._model,
-            usage=None if self._usage is None else _usage(self._usage),
-            snippet=self._snippet.line(),
-        )
+    def _answer_usage(self) -> Usage | None:
+        return None if self._usage is None else _usage(self._usage)
+
+    def _snippet_line(self) -> str:
+        return self._snippet.line()
 
     def _take(self, event: Event) -> None:
         if self._started and not self._stopped and self._is_dull(event):
             return
         try:
-            doc = _parsed(event.data)
+            doc = parsed(event.data)
         except ValueError:
             doc = None
         kind = doc.get("type") if isinstance(doc, dict) else None
         if event.name == b"error" or kind == "error":
-            self._reason = _error_reason("error event", doc)
+            error = doc.get("error") if isinstance(doc, dict) else None
+            self._reason = error_reason("error event", error)
         elif not isinstance(kind, str) or not isinstance(doc, dict):
-            self._reason = "data after message_stop" if self._stopped else "an event is not JSON"
+            self._reason = self._after_last if self._stopped else "an event is not JSON"
         elif kind == "ping":
             pass
         elif self._stopped:
-            self._reason = "data after message_stop"
+            self._reason = self._after_last
         elif kind == "message_start":
             self._start(doc)
         elif not self._started:
-            self._reason = f"{_one_line(kind)} before message_start"
+            self._reason = f"{one_line(kind)} before message_start"
         else:
             self._follow(kind, doc)
 
@@ -368,7 +309,7 @@ class _StreamWatcher:
             self._reason = "a second message_start" if self._started else "no message in the start"
             return
         self._started = True
-        self._model = _text_or_none(message.get("model"))
+        self._model = text_or_none(message.get("model"))
         if isinstance(usage := message.get("usage"), dict):
             self._usage = usage
 
@@ -386,67 +327,32 @@ class _StreamWatcher:
                 self._snippet.add_delta(delta)
 
 
-class _Snippet:
-    """The first characters of an answer: of its text, else the tool it calls, else its thinking."""
-
-    def __init__(self) -> None:
-        self._text = ""
-        self._thinking = ""
-        self._tool = ""
-        self._wants_text = True
-        self._wants_thinking = True
+class _BlockSnippet(Snippet):
+    """The first characters of content blocks."""
 
     def needs(self, delta_type: bytes) -> bool:
         """True when a delta of this type could still change the line."""
         if delta_type == b"text_delta":
-            return self._wants_text
-        return delta_type == b"thinking_delta" and self._wants_thinking
+            return self.wants_text
+        return delta_type == b"thinking_delta" and self.wants_thinking
 
     def begin_block(self, block: Json) -> None:
         """Take a content block: a whole one, or the start of a streamed one."""
         kind = block.get("type")
         if kind == "text":
-            self._add_text(" ")
-            self._add_text(block.get("text"))
+            self.add_text(" ")
+            self.add_text(block.get("text"))
         elif kind == "thinking":
-            self._add_thinking(block.get("thinking"))
-        elif not self._tool and _is_tool_block(block) and isinstance(block.get("name"), str):
-            self._tool = block["name"]
+            self.add_thinking(block.get("thinking"))
+        elif _is_tool_block(block):
+            self.add_tool(block.get("name"))
 
     def add_delta(self, delta: Json) -> None:
         """Take the next part of a streamed block."""
         if delta.get("type") == "text_delta":
-            self._add_text(delta.get("text"))
+            self.add_text(delta.get("text"))
         elif delta.get("type") == "thinking_delta":
-            self._add_thinking(delta.get("thinking"))
-
-    def line(self) -> str:
-        if text := _one_line(self._text):
-            return text
-        if self._tool:
-            return _one_line(f"[tool] {self._tool}")
-        return _one_line(f"[thinking] {self._thinking}") if self._thinking else ""
-
-    def _add_text(self, text: object) -> None:
-        if self._wants_text and isinstance(text, str):
-            self._text += text[:_SNIPPET_RAW_CHARS]
-            self._wants_text = not _fills(self._text)
-
-    def _add_thinking(self, text: object) -> None:
-        if self._wants_thinking and isinstance(text, str):
-            self._thinking += text[:_SNIPPET_RAW_CHARS]
-            self._wants_thinking = not _fills(self._thinking)
-
-
-def _fills(text: str) -> bool:
-    """True when more text can't change the line made of it."""
-    return len(text) >= _SNIPPET_RAW_CHARS or len(_one_line(text)) == _SNIPPET_CHARS
-
-
-def _one_line(text: str) -> str:
-    """The first 80 characters with white space folded and control characters taken out."""
-    visible = "".join(char if char.isprintable() else " " for char in text[:_SNIPPET_RAW_CHARS])
-    return " ".join(visible.split())[:_SNIPPET_CHARS]
+            self.add_thinking(delta.get("thinking"))
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -457,39 +363,16 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _parsed(data: bytes) -> Any:
-    """The JSON value of `data`. ValueError when it isn't one."""
-    try:
-        return json.loads(data.decode("utf-8"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _error_reason(label: str, doc: Any) -> str:
-    error = doc.get("error") if isinstance(doc, dict) else None
-    kind = error.get("type") if isinstance(error, dict) else None
-    return f"{label}: {_one_line(kind)}" if isinstance(kind, str) else label
-
-
-def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
 def _usage(usage: Json) -> Usage:
-    written = _count(usage, "cache_creation_input_tokens")
+    written = count(usage, "cache_creation_input_tokens")
     lifetimes = usage.get("cache_creation")
     one_hour = 0
     if isinstance(lifetimes, dict):
-        one_hour = _count(lifetimes, "ephemeral_1h_input_tokens")
+        one_hour = count(lifetimes, "ephemeral_1h_input_tokens")
     return Usage(
-        input_tokens=_count(usage, "input_tokens"),
-        output_tokens=_count(usage, "output_tokens"),
-        cache_read_tokens=_count(usage, "cache_read_input_tokens"),
+        input_tokens=count(usage, "input_tokens"),
+        output_tokens=count(usage, "output_tokens"),
+        cache_read_tokens=count(usage, "cache_read_input_tokens"),
         cache_write_tokens=written,
         cache_write_1h_tokens=min(one_hour, written),
     )
-
-
-def _count(usage: Json, field: str) -> int:
-    value = usage.get(field)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

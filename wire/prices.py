@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llm_cache.errors import SettingsError
 from llm_cache.wire import strict_json
 from llm_cache.wire.provider import Usage
+from llm_cache.wire.registry import by_name
 
 if TYPE_CHECKING:
     from genai_prices import types as genai
@@ -79,7 +80,7 @@ class Prices:
                 + read * rates.cache_read
                 + written * rates.cache_write
             )
-        if (found := _genai_model(provider, model)) is None:
+        if (found := _known_model(provider, model)) is None:
             return None
         from genai_prices import Usage as GenaiUsage
 
@@ -100,7 +101,7 @@ class Prices:
         """US dollars per (input, output) token, before any tier for long prompts; None: unknown."""
         if (rates := self._override(model)) is not None:
             return rates.input, rates.output
-        if (found := _genai_model(provider, model)) is None:
+        if (found := _known_model(provider, model)) is None:
             return None
         prices = _prices_now(found[1])
         return _base(prices.input_mtok) / 1e6, _base(prices.output_mtok) / 1e6
@@ -141,8 +142,14 @@ def _rates(name: str, value: Any, source: str) -> Rates:
 
 
 @lru_cache(maxsize=1024)
-def _genai_model(provider: str | None, model: str) -> tuple[genai.Provider, genai.ModelInfo] | None:
+def _known_model(provider: str | None, model: str) -> tuple[genai.Provider, genai.ModelInfo] | None:
     """The provider and model of the price data, or None when it has no price for them."""
+    known = None if provider is None else by_name(provider)
+    ids = (provider,) if known is None else known.price_ids or (known.name,)
+    return next((found for id in ids if (found := _genai_model(id, model)) is not None), None)
+
+
+def _genai_model(provider: str | None, model: str) -> tuple[genai.Provider, genai.ModelInfo] | None:
     from genai_prices.data_snapshot import get_snapshot  # costs 0.15 s of a command's start-up
 
     try:

@@ -81,6 +81,9 @@ class Provider(ABC):
     """Lower-case request headers that carry the client's credentials."""
     signed: bool = False
     """True when requests are signed for their host, so that the proxy must sign them anew."""
+    price_ids: tuple[str | None, ...] = ()
+    """Names the price data has for this provider, asked in order; None asks for the model alone,
+    whoever made it. (): the provider's own name."""
 
     @abstractmethod
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
