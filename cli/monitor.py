@@ -5,7 +5,6 @@ from __future__ import annotations
 import json as json_text
 import os
 import select
-import signal
 import stat
 import sys
 import threading
@@ -13,7 +12,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -87,19 +85,13 @@ def _end_with_reader() -> None:
     kind = os.fstat(output).st_mode
     if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
         return
-    main = threading.main_thread().ident
-    assert main is not None
-
-    def broken(_number: int, _frame: FrameType | None) -> None:
-        raise BrokenPipeError
 
     def watch() -> None:
         poll = select.poll()
         poll.register(output, 0)  # errors and hang-ups are always told
         poll.poll()
-        signal.pthread_kill(main, signal.SIGPIPE)
+        os._exit(0)  # nothing is buffered, and nothing is held that would have to be given back
 
-    signal.signal(signal.SIGPIPE, broken)
     threading.Thread(target=watch, daemon=True).start()
 
 

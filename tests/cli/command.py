@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,9 +60,10 @@ class Cli:
         """Run one command, which must print JSON, whatever its exit code."""
         return json.loads(self(*arguments, "--json", **settings).stdout)
 
-    def popen(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start one command with pipes."""
-        return subprocess.Popen(
+    @contextmanager
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """One command with pipes, which has ended when the block is left."""
+        with subprocess.Popen(
             self.command(*arguments),
             env=self.environment,
             cwd=self.home.parent,
@@ -68,7 +71,11 @@ class Cli:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     @staticmethod
     def command(*arguments: str) -> list[str]:

@@ -90,7 +90,7 @@ def test_what_a_model_is_called_cannot_write_to_the_terminal(cli: Cli, upstream:
 def test_monitor_shows_a_line_per_call_and_outlives_a_restart(cli: Cli, upstream: Upstream) -> None:
     upstream.default = json_reply(wire.message("Gold is\na chemical element.", model=MODEL))
     cli.ok("on")
-    with cli.popen("monitor") as monitor:
+    with cli.started("monitor") as monitor:
         assert monitor.stdout is not None
         assert monitor.stderr is not None
         ask_until_shown(cli, monitor)
@@ -119,7 +119,7 @@ def test_monitor_shows_a_line_per_call_and_outlives_a_restart(cli: Cli, upstream
 def test_monitor_json_prints_the_events(cli: Cli, upstream: Upstream) -> None:
     upstream.default = json_reply(wire.message(model=MODEL))
     cli.ok("on")
-    with cli.popen("monitor", "--json") as monitor:
+    with cli.started("monitor", "--json") as monitor:
         event = json.loads(ask_until_shown(cli, monitor))
         assert {"seq", "t", "type", "from_cache", "stored", "provider", "model"} <= set(event)
         assert {"in", "out", "usd", "ms", "key", "snippet"} <= set(event)
@@ -127,11 +127,17 @@ def test_monitor_json_prints_the_events(cli: Cli, upstream: Upstream) -> None:
         monitor.communicate(timeout=20)
 
 
-def test_monitor_ends_with_its_reader_even_when_no_call_comes(cli: Cli) -> None:
+@pytest.mark.parametrize("connected_first", [False, True])
+def test_monitor_ends_with_its_reader_even_when_no_call_comes(
+    cli: Cli, upstream: Upstream, connected_first: bool
+) -> None:
+    upstream.default = json_reply(wire.message(model=MODEL))
     cli.ok("on")
-    with cli.popen("monitor") as monitor:
+    with cli.started("monitor") as monitor:
         assert monitor.stdout is not None
         assert monitor.stderr is not None
+        if connected_first:
+            ask_until_shown(cli, monitor)
         monitor.stdout.close()
         assert monitor.wait(20) == 0
         assert monitor.stderr.read() == ""
@@ -273,7 +279,7 @@ def test_a_demo_that_is_stopped_leaves_nothing_behind(cli: Cli, tmp_path: Path) 
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     cli.settings["TMPDIR"] = str(scratch)
-    with cli.popen("demo") as demo:
+    with cli.started("demo") as demo:
         wait_until(lambda: bool(list(scratch.glob("*/home/proxy.log"))), "the proxy runs", 20)
         demo.terminate()
         _, stderr = demo.communicate(timeout=60)

@@ -83,9 +83,9 @@ def test_on_twice_says_so_and_changes_nothing(cli: Cli) -> None:
 
 
 def test_two_starts_at_once_leave_one_proxy(cli: Cli) -> None:
-    both = [cli.popen("on"), cli.popen("on")]
-    said = [process.communicate(timeout=60) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    with cli.started("on") as one, cli.started("on") as other:
+        said = [process.communicate(timeout=60) for process in (one, other)]
+    assert (one.returncode, other.returncode) == (0, 0), said
     assert all(f"(pid {cli.pid()})" in stdout for stdout, _ in said)
 
 
@@ -184,11 +184,11 @@ def test_stop_lets_an_answer_in_flight_finish(cli: Cli, upstream: Upstream) -> N
         text=True,
     ) as client:
         upstream.wait_for_calls(1)
-        stopping = cli.popen("stop")
-        wait_until(lambda: not listens(cli), "the proxy takes no new connection")
-        gate.release()
-        said, _ = client.communicate(timeout=30)
-        stopped, _ = stopping.communicate(timeout=60)
+        with cli.started("stop") as stopping:
+            wait_until(lambda: not listens(cli), "the proxy takes no new connection")
+            gate.release()
+            said, _ = client.communicate(timeout=30)
+            stopped, _ = stopping.communicate(timeout=60)
     assert said.strip() == "200 MISS"
     assert "stopped" in stopped
 
@@ -373,7 +373,7 @@ def test_a_process_that_holds_the_lock_and_does_not_answer_is_told(cli: Cli) -> 
 
 
 def test_run_serves_in_the_foreground_until_sigterm(cli: Cli) -> None:
-    with cli.popen("run") as running:
+    with cli.started("run") as running:
         wait_until(lambda: cli("status").returncode == 0, "up", 20)
         assert cli.pid() == running.pid
         running.terminate()

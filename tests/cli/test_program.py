@@ -136,7 +136,7 @@ def test_ctrl_c_is_quiet(cli: Cli, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     # The pipe opens once the command is there to read it.
-    with cli.popen("key", f"@{pipe}") as waiting, pipe.open("wb"):
+    with cli.started("key", f"@{pipe}") as waiting, pipe.open("wb"):
         waiting.send_signal(signal.SIGINT)
         stdout, stderr = waiting.communicate(timeout=20)
     assert (waiting.returncode, stdout, stderr) == (130, "", "")
