@@ -25,7 +25,7 @@ from llm_cache.server.journal import Journal
 from llm_cache.server.own import OwnEndpoints
 from llm_cache.server.requests import ClientGone, Receive, Refused, read_control
 from llm_cache.server.routing import Route, Router
-from llm_cache.wire.registry import PROVIDERS
+from llm_cache.wire.registry import DEFAULT, PROVIDERS
 
 _ALL_CREDENTIALS = frozenset().union(*(provider.credential_headers for provider in PROVIDERS))
 _CORS_RESULT = (b"access-control-allow-origin", b"access-control-expose-headers")
@@ -150,7 +150,7 @@ class App:
 
     async def _refuse(self, refusal: Refusal, route: Route | None, send: Send) -> None:
         self._journal.debug(f"refused: {refusal.status} {refusal.kind}: {refusal.message}")
-        provider = route.provider if route is not None else PROVIDERS[0]
+        provider = route.provider if route is not None else DEFAULT
         body = provider.error_body(refusal.status, refusal.kind, refusal.message)
         headers = [
             (b"content-type", b"application/json"),

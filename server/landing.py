@@ -185,6 +185,9 @@ class Landing:
             self._journal.note(call)
             return call
         answer = self._facts()
+        if answer.usage is None:
+            told = asked.route.provider.header_usage(dict(response.headers))
+            answer = replace(answer, usage=told)
         storable = may_store and response.status == 200 and answer.complete and self._flight.keep
         call = replace(
             asked.call(label, response.status),

@@ -7,6 +7,7 @@ are remembered.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -21,7 +22,7 @@ from llm_cache.settings import Settings
 from llm_cache.wire.keys import KeyContext, credential_digest, exact_key
 from llm_cache.wire.normalize import FurtherKeys, Rules, further_keys
 from llm_cache.wire.provider import Endpoint, Provider
-from llm_cache.wire.registry import PROVIDERS, by_name
+from llm_cache.wire.registry import DEFAULT, PROVIDERS, by_name
 from llm_cache.wire.request_fields import cache_bypass
 
 NORMALIZE_BUDGET_SEC = 0.25
@@ -47,7 +48,8 @@ class _KeyHeaders(dict[bytes, bool]):
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where one path goes. `endpoint` is None for what is passed through uncached; `target` is
-    path and query as the client sent them, without the provider prefix."""
+    path and query as the client sent them, without the provider prefix, `bare_target` the same
+    without credentials."""
 
     provider: Provider
     endpoint: Endpoint | None
@@ -56,6 +58,7 @@ class Route:
     method: str
     path: str
     target: bytes
+    bare_target: bytes
     _key_headers: _KeyHeaders
     _prefixes: dict[tuple[object, ...], bytes] = field(default_factory=dict)
 
@@ -67,15 +70,13 @@ class Route:
         telling = tuple([header for header in headers if asked[header[0]]])
         credential = b""
         if self.real_key is None and not shared:
-            credential = credential_digest(
-                [fields.get(name, b"") for name in sorted(self.provider.credential_headers)]
-            )
+            credential = credential_digest(self.provider.credentials(self.target, fields)[1])
         memo = (telling, control.namespace, control.sample, credential)
         prefix = self._prefixes.get(memo)
         if prefix is None:
             prefix = KeyContext(
                 self.method.encode(),
-                self.target,
+                self.bare_target,
                 self.upstream.base_url.encode(),
                 tuple(sorted(telling, key=itemgetter(0))),  # lines of one name keep their order
                 control.namespace,
@@ -91,14 +92,10 @@ class Route:
 class Router:
     """The routes of one running proxy."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str] | None = None) -> None:
         self._settings = settings
-        self._upstreams = {
-            provider.name: Upstream.of(
-                settings.upstream or settings.upstreams.get(provider.name) or provider.base_url
-            )
-            for provider in PROVIDERS
-        }
+        self._environ = os.environ if environ is None else environ
+        self._upstreams: dict[str, Upstream] = {}
         self._key_headers = {provider.name: _KeyHeaders(provider) for provider in PROVIDERS}
         self._remembered: dict[tuple[str, bytes], Route] = {}
 
@@ -118,11 +115,12 @@ class Router:
         route = Route(
             provider,
             endpoint,
-            self._upstreams[provider.name],
+            self._upstream(provider, bare),
             self._settings.real_keys.get(provider.name),
             method,
             bare,
             target[prefix:],
+            provider.credentials(target[prefix:], {})[0],
             self._key_headers[provider.name],
         )
         if endpoint is not None:
@@ -130,6 +128,18 @@ class Router:
                 self._remembered.clear()
             self._remembered[method, target] = route
         return route
+
+    def _upstream(self, provider: Provider, path: str) -> Upstream:
+        base_url = (
+            self._settings.upstream
+            or self._settings.upstreams.get(provider.name)
+            or provider.home(path, self._environ)
+        )
+        if (upstream := self._upstreams.get(base_url)) is None:
+            if len(self._upstreams) >= _REMEMBERED:
+                self._upstreams.clear()
+            upstream = self._upstreams[base_url] = Upstream.of(base_url)
+        return upstream
 
     def _provider(
         self, method: str, path: str, fields: Mapping[bytes, bytes]
@@ -143,7 +153,7 @@ class Router:
             if provider.claims(method, decoded, fields):
                 return provider, 0
         if self._settings.upstream is not None:
-            return PROVIDERS[0], 0
+            return DEFAULT, 0
         return None, 0
 
 

@@ -63,9 +63,11 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One cacheable operation of a provider's API, e.g. `messages`."""
+    """One cacheable operation of a provider's API, e.g. `messages`. `model` is what the path says,
+    where the API names its model there (Gemini, Bedrock)."""
 
     name: str
+    model: str | None = None
 
 
 class Provider(ABC):
@@ -134,8 +136,17 @@ class Provider(ABC):
         self, target: bytes, fields: Mapping[bytes, bytes]
     ) -> tuple[bytes, list[bytes]]:
         """`target` (path and query) without credentials, and the credentials the client sent, in
-        a fixed order. A signature isn't one: it differs each time; who signed is."""
+        a fixed order. A signature isn't one: it ends at the proxy, which signs anew."""
         return target, [fields.get(name, b"") for name in sorted(self.credential_headers)]
+
+    def home(self, path: str, environ: Mapping[str, str]) -> str:
+        """The base URL for requests to `path` when no setting says otherwise. `environ` is the
+        process's environment, where a cloud's region may be named."""
+        return self.base_url
+
+    def header_usage(self, fields: Mapping[bytes, bytes]) -> Usage | None:
+        """What the response's headers say was used; asked when the body says nothing."""
+        return None
 
     def is_deterministic(self, endpoint: Endpoint, doc: Json) -> bool:
         """True when the same request always gets the same answer: its answer may be kept without

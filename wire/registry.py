@@ -10,6 +10,9 @@ from llm_cache.wire.provider import Provider
 PROVIDERS: Final[tuple[Provider, ...]] = (Anthropic(),)
 """In the order their `claims` are asked."""
 
+DEFAULT: Final[Provider] = Anthropic()
+"""Whose error form is used, and whose upstream is asked, for a path that no provider knows."""
+
 _BY_NAME: Final = {provider.name: provider for provider in PROVIDERS}
 
 
