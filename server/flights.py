@@ -234,9 +234,13 @@ class Flights:
         return len(self._all)
 
     def joinable(self, key: bytes) -> Flight | None:
-        """The flight that answers `key` right now and can still be followed from its beginning."""
+        """The flight that answers `key` right now and can still be followed from its beginning.
+
+        None once it has ended, if only just now: what it brought is in the store, or isn't to be
+        given to anybody who asks again.
+        """
         flight = self._by_key.get(key)
-        return None if flight is None or flight.abandoned else flight
+        return None if flight is None or flight.abandoned or flight.ended else flight
 
     def start(
         self,
@@ -260,7 +264,7 @@ class Flights:
         if task.cancelled():
             flight.fail("given up: nobody waited for it")
         elif error := task.exception():
-            flight.fail(f"internal error: {error!r}")
+            flight.fail(f"internal error: {type(error).__name__}")
         else:
             flight.fail("the answer ended without an end")
 

@@ -8,6 +8,7 @@ configured origin. TLS is verified.
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -19,6 +20,9 @@ import httpx
 from llm_cache.server.guard import Headers
 
 CONNECT_TIMEOUT_SEC = 15.0
+
+# h11 ends its messages so: `illegal header line: bytearray(b'…')`.
+_QUOTED_BYTES = re.compile(r""":?\s*(?:bytearray\()?b['"].*""", re.DOTALL)
 
 
 class UpstreamFailed(Exception):
@@ -48,6 +52,11 @@ class Response:
     status: int
     headers: Headers
     body: AsyncIterator[bytes]
+
+    @property
+    def ends_with_head(self) -> bool:
+        """True when no body follows (RFC 9112, 6.3)."""
+        return self.status in (204, 304) or (b"content-length", b"0") in self.headers
 
 
 class Caller:
@@ -137,14 +146,15 @@ def _head(raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 
 
 def _explain(error: Exception, upstream: Upstream) -> str:
-    """One sentence without addresses of secrets: base URLs hold no credentials (settings check)."""
+    """One sentence with nothing secret in it: base URLs hold no credentials (a settings check), and
+    what the upstream sent isn't quoted, since it may have sent a key back."""
     if isinstance(error, httpx.TimeoutException):
         what = "didn't answer in time"
     elif isinstance(error, httpx.ConnectError):
         what = "can't be reached"
     else:
         what = "broke off"
-    detail = str(error).strip() or type(error).__name__
+    detail = _QUOTED_BYTES.sub("", str(error)).strip() or type(error).__name__
     return f"upstream {upstream.base_url} {what}: {detail[:200]}"
 
 
