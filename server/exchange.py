@@ -202,12 +202,13 @@ class Exchanges:
         headers: Headers = flight.headers
         plain: ContentDecoder | None = None
         coding = dict(headers).get(b"content-encoding", b"")
-        if not led and coding and not acceptable(asked.fields.get(b"accept-encoding"), coding):
-            plain = decoder(coding)
-            if plain is None:
+        if coding and not acceptable(asked.fields.get(b"accept-encoding"), coding):
+            plain = decoder(coding) if _may_be_stored(asked) else None
+            if plain is not None:
+                headers = in_no_coding(headers)
+            elif not led:
                 await self._relay_alone(asked, send)
                 return
-            headers = in_no_coding(headers)
         label = _label(flight, asked, led)
         await send(
             {
@@ -300,7 +301,7 @@ class Exchanges:
     async def _ask(self, flight: Flight, asked: Asked, keys: FurtherKeys | None = None) -> None:
         if keys is None:
             keys = await self._further_keys(asked)
-        storing = asked.mode != "bypass" and asked.route.endpoint is not None
+        storing = _may_be_stored(asked)
         if not storing:
             flight.stop_keeping()
         route = asked.route
@@ -312,6 +313,8 @@ class Exchanges:
                 self._upstream_headers(asked),
                 asked.body,
             ) as response:
+                if response.ends_with_head:
+                    self.flights.close_to_joiners(flight)  # clients can't tell it isn't over yet
                 flight.begin(response.status, self._client_headers(response.headers))
                 landing = Landing(
                     flight=flight,
@@ -401,6 +404,11 @@ async def _pass_on(follower: Follower, plain: ContentDecoder | None, send: Send)
             plain.close()
         except ValueError as error:
             raise FlightFailed(f"broken content-encoding: {error}") from None
+
+
+def _may_be_stored(asked: Asked) -> bool:
+    """False for what passes through untouched."""
+    return asked.mode != "bypass" and asked.route.endpoint is not None
 
 
 def _label(flight: Flight, asked: Asked, led: bool) -> str:

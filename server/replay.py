@@ -80,11 +80,12 @@ def replay_of(stored: Stored) -> Replay:
 
 
 def in_identity(replay: Replay, body: bytes, max_bytes: int) -> tuple[HeaderList, bytes]:
-    """Headers and body for a client that can't read the stored content coding."""
+    """Headers and body for a client that can't read the stored content coding, framed as its miss
+    would be: decoded as it comes, without a length."""
     plain = decode_all(replay.content_encoding, body, max_bytes)
     if plain is None:  # it was read whole before it was stored, so only the limit can be in the way
         return replay.headers, body
-    return [*in_no_coding(replay.headers), (b"content-length", b"%d" % len(plain))], plain
+    return in_no_coding(replay.headers), plain
 
 
 def readable_by(replay: Replay, accept_encoding: bytes | None) -> bool:
