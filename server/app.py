@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_cache.server.exchange import Exchanges, Send
+from llm_cache.server.fastlane import FastLane
 from llm_cache.server.flights import FlightFailed
 from llm_cache.server.guard import (
     Guard,
@@ -42,6 +43,7 @@ class App:
         exchanges: Exchanges,
         own: OwnEndpoints,
         journal: Journal,
+        lane: FastLane,
         *,
         has_real_key: bool,
     ) -> None:
@@ -50,6 +52,7 @@ class App:
         self._exchanges = exchanges
         self._own = own
         self._journal = journal
+        self._lane = lane
         # With a real key here, the client's own key is of no use and may carry our token.
         self._token_places = _ALL_CREDENTIALS if has_real_key else frozenset()
         self.active: set[asyncio.Task[Any]] = set()
@@ -109,9 +112,10 @@ class App:
                 raise Refused(
                     Refusal(404, "not_found", "no known API has this path; see docs/PROVIDERS.md")
                 )
-            await self._exchanges.answer(
-                route, headers, fields, read_control(fields), receive, send
-            )
+            control = read_control(fields)
+            await self._exchanges.answer(route, headers, fields, control, receive, send)
+            if (head := scope["state"].get("head")) is not None:
+                self._lane.remember(scope["state"]["place"], head, route, headers, fields, control)
         except Refused as refused:
             await self._refuse(refused.refusal, route, send)
 

@@ -7,6 +7,9 @@ What holds here, and doesn't in Hypercorn itself:
   that fails leaves the connection open for ever. So every request is a plain one the guard sees.
 - An answer sent before the whole request has arrived (a refusal) reaches the client: the connection
   isn't closed while the client is still sending, within `LINGER_SEC`.
+- A hit whose request looks exactly like one before goes the short way (see `fastlane`).
+- Once the client has closed, nothing of the connection stays; Hypercorn keeps it until its idle
+  time is over.
 - A connection the kernel gave up (the client left its answer unread) is closed like any other.
 - Every open connection is in a set, so that a stop which can't wait any longer can end it.
 """
@@ -16,16 +19,19 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import h11
 import hypercorn.asyncio.run
 import hypercorn.protocol
-from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.events import Closed, Event
+from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Request
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.typing import ConnectionState
+
+from llm_cache.server.fastlane import FastLane, head_of
 
 LINGER_SEC = 2.0
 """Longest time a client may go on sending a request that was answered already."""
@@ -35,6 +41,19 @@ class Http1Protocol(H11Protocol):
     """HTTP/1.1 that stays HTTP/1.1."""
 
     _sent: asyncio.Event | None = None  # set once a client we linger for has sent all
+    head: bytes | None = None  # of the request that is about to be parsed, if it is plain to see
+    place: object = None  # what else the fast lane's decisions hang on
+
+    @property
+    def between_requests(self) -> bool:
+        """True when nothing of a request has arrived and no answer is under way."""
+        connection = self.connection
+        return (
+            self.stream is None
+            and connection.their_state is h11.IDLE
+            and connection.our_state is h11.IDLE
+            and not connection.trailing_data[0]
+        )
 
     async def handle(self, event: Event) -> None:
         await super().handle(event)
@@ -47,6 +66,7 @@ class Http1Protocol(H11Protocol):
         pass  # the inherited one begins HTTP/2 here
 
     async def _create_stream(self, request: h11.Request) -> None:
+        head, self.head = self.head, None  # it is this request's; the next has another
         self.stream = HTTPStream(
             self.app,
             self.config,
@@ -65,7 +85,7 @@ class Http1Protocol(H11Protocol):
                 http_version=request.http_version.decode(),
                 method=request.method.decode("ascii").upper(),
                 raw_path=request.target,
-                state=self.connection_state,
+                state=cast(ConnectionState, {"head": head, "place": self.place}),
             )
         )
         self.keep_alive_requests += 1
@@ -91,16 +111,67 @@ class Http1Protocol(H11Protocol):
 class Connection(TCPServer):
     """The socket's side. `connections` holds it while it is open."""
 
-    def __init__(self, connections: set[Connection], *arguments: Any) -> None:
+    def __init__(self, connections: set[Connection], lane: FastLane, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._connections = connections
+        self._lane = lane
+        self._idle = _IdleTimer(self)
+        self.idle_task = cast(Any, self._idle)
+        self._place: object = None
+        self.last_answer = 0.0
+        """When the short way was last taken, in the loop's time."""
 
     async def run(self) -> None:
         self._connections.add(self)
         try:
             await super().run()
         finally:
+            self._idle.cancel()
             self._connections.discard(self)
+
+    @property
+    def stopping(self) -> bool:
+        """True once the server takes no new requests."""
+        return self.context.terminated.is_set()
+
+    def end_when_idle(self) -> None:
+        """Close now if no request is under way; Hypercorn closes after the one that is."""
+        if self._idle.running:
+            self._idle.expire()
+
+    async def _read_data(self) -> None:
+        # Hypercorn's loop, with the short way before the parser.
+        held = b""
+        while not self.reader.at_eof():
+            try:
+                data = held + await self.reader.read(MAX_RECV)
+            except OSError:
+                break
+            held = b""
+            protocol = self.protocol.protocol
+            if isinstance(protocol, Http1Protocol) and protocol.between_requests:
+                known = self._lane.known(self._the_place(), data) if not self.stopping else None
+                if known is not None:
+                    missing = known.size + known.length - len(data)
+                    if missing > 0 and not self.reader.at_eof():
+                        held = data
+                        continue
+                    if missing == 0 and (answer := self._lane.answer(known, data[known.size :])):
+                        self.last_answer = self.loop.time()
+                        self.writer.writelines(answer)
+                        with suppress(ConnectionError):
+                            await self.writer.drain()
+                        continue
+                protocol.head, protocol.place = head_of(data), self._place
+            await self.protocol.handle(RawData(data))
+        self._idle.cancel()
+        await self.protocol.handle(Closed())
+
+    def _the_place(self) -> object:
+        if self._place is None:
+            name = self.writer.get_extra_info("sockname")
+            self._place = (self.writer.get_extra_info("ssl_object") is not None, name[0])
+        return self._place
 
     def abort(self) -> None:
         """Close now, whatever is still to be sent."""
@@ -117,9 +188,60 @@ class Connection(TCPServer):
             await super()._close()
 
 
-def use_own_connections(connections: set[Connection]) -> None:
+class _IdleTimer:
+    """Ends a connection that is idle for too long: Hypercorn's idle task as a timer, which costs
+    a request next to nothing and is over when the connection is."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._handle: asyncio.TimerHandle | None = None
+        self._ending: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """True while the connection is idle."""
+        return self._handle is not None
+
+    async def restart(self, task_group: object, action: object) -> None:
+        """The connection is idle from now on. `action` is Hypercorn's, and isn't used."""
+        self.cancel()
+        if self._connection.stopping:
+            self.expire()
+        else:
+            self._wait(self._connection.config.keep_alive_timeout)
+
+    async def stop(self) -> None:
+        """A request has begun."""
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Wait no longer."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def expire(self) -> None:
+        """Close the connection."""
+        self.cancel()
+        self._ending = asyncio.ensure_future(self._connection._initiate_server_close())
+
+    def _wait(self, seconds: float) -> None:
+        self._handle = asyncio.get_running_loop().call_later(seconds, self._check)
+
+    def _check(self) -> None:
+        # The short way doesn't touch the timer; what it answered meanwhile counts here.
+        connection = self._connection
+        since = connection.loop.time() - connection.last_answer
+        left = connection.config.keep_alive_timeout - since
+        if left > 0:
+            self._wait(left)
+        else:
+            self.expire()
+
+
+def use_own_connections(connections: set[Connection], lane: FastLane) -> None:
     """Let Hypercorn use these classes, which it has no setting for; the open ones are kept in
     `connections`."""
     modules: tuple[Any, Any] = (hypercorn.protocol, hypercorn.asyncio.run)
     modules[0].H11Protocol = Http1Protocol
-    modules[1].TCPServer = partial(Connection, connections)
+    modules[1].TCPServer = partial(Connection, connections, lane)

@@ -25,7 +25,14 @@ from llm_cache.server.flights import Flight, FlightFailed, Flights, Follower, Fo
 from llm_cache.server.guard import Headers, Refusal
 from llm_cache.server.journal import Call, Journal
 from llm_cache.server.landing import Asked, Landing
-from llm_cache.server.replay import HeaderList, in_identity, in_no_coding, readable_by, replay_of
+from llm_cache.server.replay import (
+    HeaderList,
+    Replay,
+    in_identity,
+    in_no_coding,
+    readable_by,
+    replay_of,
+)
 from llm_cache.server.requests import ClientGone, Control, Receive, Refused, read_body
 from llm_cache.server.routing import NORMALIZE_BUDGET_SEC, Route
 from llm_cache.server.upstream import Caller, UpstreamFailed
@@ -72,6 +79,8 @@ class Exchanges:
         self.flights = Flights()
         self.off = settings.off
         """True: forward everything, store nothing. Switched by `POST /cache/mode`."""
+        self.fast_hits = 0
+        """Hits of this run that took the short way (see `fastlane`)."""
         self.date = b""
         """The current HTTP date, kept up by the server."""
 
@@ -102,23 +111,55 @@ class Exchanges:
             bypass, body = cache_bypass(body)
             if bypass and mode is None:
                 mode = "bypass"
+        prefix = self.key_prefix(route, headers, fields, control)
+        key = exact_key(prefix, body)
+        if route.endpoint is not None and self.may_recall(mode):
+            stored = self.recall(key, control.ttl)
+            if stored is not None:
+                await self._replay(stored, "HIT", key, fields, send, started)
+                return
         if mode is None:
             mode = self._settings.mode
         if self.off and mode != "replay":
             mode = "bypass"
-        prefix = route.key_prefix(headers, fields, control, shared=self._shared)
-        key = exact_key(prefix, body)
-        if (mode == "cache" or mode == "replay") and route.endpoint is not None:
-            try:
-                stored = self._store.get_in_memory(key, max_age=control.ttl)
-            except StoreError as error:
-                self._journal.store_failed(error)
-                stored = None
-            if stored is not None:
-                await self._replay(stored, "HIT", key, fields, send, started)
-                return
         asked = Asked(route, headers, fields, control, mode, body, key, prefix, started)
         await self._answer_from_flight(asked, receive, send)
+
+    def key_prefix(
+        self, route: Route, headers: Headers, fields: Mapping[bytes, bytes], control: Control
+    ) -> bytes:
+        """All of a request's key but the body."""
+        return route.key_prefix(headers, fields, control, shared=self._shared)
+
+    def may_recall(self, mode: str | None) -> bool:
+        """True when a request that asks for `mode` (None: for nothing) may be answered from the
+        store."""
+        mode = mode or self._settings.mode
+        return mode == "replay" or (mode == "cache" and not self.off)
+
+    def recall(self, key: bytes, ttl: float | None) -> Stored | None:
+        """The answer, if memory has it. A store that fails has none."""
+        try:
+            return self._store.get_in_memory(key, max_age=ttl)
+        except StoreError as error:
+            self._journal.store_failed(error)
+            return None
+
+    def note_hit(self, replay: Replay, label: str, hex_key: str, started: float) -> None:
+        """Count a replay, begun at `started` (perf_counter seconds)."""
+        self._journal.note(
+            Call(
+                type=label,
+                provider=replay.provider,
+                model=replay.model,
+                status=replay.status,
+                seconds=time.perf_counter() - started,
+                key=hex_key,
+                usage=replay.usage,
+                nano_usd=replay.nano_usd,
+                snippet=replay.snippet,
+            )
+        )
 
     async def _replay(
         self,
@@ -149,19 +190,7 @@ class Exchanges:
             }
         )
         await send({"type": "http.response.body", "body": body})
-        self._journal.note(
-            Call(
-                type=label,
-                provider=replay.provider,
-                model=replay.model,
-                status=replay.status,
-                seconds=time.perf_counter() - started,
-                key=hex_key,
-                usage=replay.usage,
-                nano_usd=replay.nano_usd,
-                snippet=replay.snippet,
-            )
-        )
+        self.note_hit(replay, label, hex_key, started)
 
     # Everything else: a flight and its followers.
 

@@ -1,8 +1,8 @@
 """What happened: one `Call` per request, from which counters, ledger, log and `/monitor` are made.
 
-A hit costs one list append on its way; everything else is done for the whole batch a moment
-later. What always holds: a miss is in the ledger before its last byte goes out (its tallies ride
-in the store's own transaction); a hit is there within `FLUSH_SEC`.
+A hit costs one list append on its way; everything else is done for a small batch at once. What
+always holds: a miss is in the ledger before its last byte goes out (its tallies ride in the store's
+own transaction); a hit is there within `FLUSH_SEC`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from llm_cache.wire.provider import Usage
 
 FLUSH_SEC = 0.5
 """Longest time a hit is only in memory, in seconds."""
+
+BATCH = 32
+"""Calls that are counted and logged at once: enough to share a write, few enough that the calls
+after them don't wait."""
 
 BUCKETS = (
     0.0005,
@@ -53,8 +57,9 @@ _NO_USAGE = Usage()
 
 @dataclass(slots=True)  # not frozen: that makes a new one, on the way of every hit, twice as dear
 class Call:
-    """One request and how it was answered; not changed once made. `nano_usd` is the price of its answer in 1e-9 US
-    dollars: saved when it came from the cache, spent otherwise; None when the price is unknown.
+    """One request and how it was answered; not changed once made. `nano_usd` is the price of its
+    answer in 1e-9 US dollars: saved when it came from the cache, spent otherwise; None when the
+    price is unknown.
     """
 
     type: str
@@ -72,8 +77,8 @@ class Call:
 
     @property
     def from_cache(self) -> bool:
-        """True when no upstream call was made for it."""
-        return self.type in HITS
+        """True when it was answered, and no upstream call was made for it."""
+        return self.type in HITS and not self.error
 
 
 def tally(call: Call) -> dict[str, dict[str, int | float]]:
@@ -141,7 +146,8 @@ class Journal:
         self.store_failures = 0
         self._pending: list[Call] = []
         self._unwritten: dict[str, dict[str, int | float]] = {}
-        self._drain_at: asyncio.TimerHandle | None = None
+        self._flush_at: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self._saved = [0, 0]  # nano-USD and tokens, for the log line
         self._spent = 0
@@ -154,10 +160,13 @@ class Journal:
 
     def note(self, call: Call) -> None:
         """A call was answered; it isn't in the ledger yet."""
-        self._pending.append(call)
-        if self._drain_at is None:
-            delay = 0.0 if self.feed.watched else FLUSH_SEC / 2
-            self._drain_at = asyncio.get_running_loop().call_later(delay, self._drained_later)
+        pending = self._pending
+        pending.append(call)
+        if self._flush_at is None:
+            loop = asyncio.get_running_loop()
+            self._flush_at = loop.call_later(FLUSH_SEC / 2, self._flush_soon)
+        if len(pending) >= BATCH or self.feed.watched:
+            self.drain()
 
     def noted_in_ledger(self, call: Call) -> None:
         """A call was answered whose tally is in the ledger already."""
@@ -195,17 +204,12 @@ class Journal:
         """A line about the proxy itself."""
         self._log.write("info", [f"{_stamp(self._clock())} {text}"])
 
-    def _drained_later(self) -> None:
-        self.drain()
-        if self._unwritten:
-            task = asyncio.ensure_future(self.flush())
-            task.add_done_callback(lambda done: done.exception())
+    def _flush_soon(self) -> None:
+        self._flush_at = None
+        self._flushing = asyncio.ensure_future(self.flush())
 
     def drain(self) -> None:
         """Count, log and tell what is pending."""
-        if self._drain_at is not None:
-            self._drain_at.cancel()
-            self._drain_at = None
         pending, self._pending = self._pending, []
         for call in pending:
             counted = tally(call)
@@ -232,7 +236,8 @@ class Journal:
         """The ledger's figures with everything up to now; this run's when it can't be read."""
         await self.flush()
         try:
-            figures = await asyncio.to_thread(self._store.ledger.read)
+            async with self._writing:  # or what is being written would be in neither of the two
+                figures = await asyncio.to_thread(self._store.ledger.read)
         except StoreError as error:
             self.store_failed(error)
             return self.session
@@ -273,8 +278,8 @@ class Journal:
             self._log.write("error", lines)
 
     def _count_latency(self, call: Call) -> None:
-        if call.type == "PASS" or call.error:
-            return
+        if call.type == "PASS" or call.status >= 400 or call.error:
+            return  # also what no upstream was asked for, and what nobody waited for
         kind = "hit" if call.from_cache else "upstream"
         name = (kind, call.provider, call.model or "")
         histogram = self.latencies.get(name)

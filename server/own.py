@@ -125,6 +125,7 @@ class OwnEndpoints:
             "session": stats.summary(self._journal.session),
             "by_model": stats.by_model(all_time),
             "store_failures": self._journal.store_failures,
+            "fast_hits": self._exchanges.fast_hits,
             "in_flight": len(self._exchanges.flights),
             "last_call_s": None if last is None else round(max(0.0, time.time() - last), 3),
             "recent_errors": list(self._journal.errors),

@@ -28,6 +28,8 @@ class Replay:
 
     status: int
     headers: HeaderList
+    head: bytes  # status line and headers as h11 writes them, without the empty line
+    sized: bool  # the headers have a content length
     content_encoding: bytes
     provider: str
     model: str | None
@@ -68,6 +70,9 @@ def replay_of(stored: Stored) -> Replay:
     replay = Replay(
         status=meta["status"],
         headers=headers,
+        head=b"HTTP/1.1 %d \r\n" % meta["status"]
+        + b"".join(b"%b: %b\r\n" % header for header in headers),
+        sized=any(name == b"content-length" for name, _ in headers),
         content_encoding=encoding,
         provider=meta["provider"],
         model=meta["model"],

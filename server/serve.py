@@ -28,6 +28,7 @@ from llm_cache.errors import LlmCacheError, StoreError
 from llm_cache.server.app import App
 from llm_cache.server.connection import Connection, use_own_connections
 from llm_cache.server.exchange import Exchanges
+from llm_cache.server.fastlane import FastLane
 from llm_cache.server.guard import Guard
 from llm_cache.server.journal import Journal
 from llm_cache.server.logfile import Log
@@ -108,12 +109,14 @@ async def _serve(
         allow_origins=settings.allow_origins,
         allow_hosts=settings.allow_hosts,
     )
+    lane = FastLane(exchanges, max_body_bytes=settings.max_request_bytes)
     app = App(
         guard,
         Router(settings),
         exchanges,
         own,
         journal,
+        lane,
         has_real_key=any(provider.name in settings.real_keys for provider in PROVIDERS),
     )
     await journal.start()
@@ -122,7 +125,7 @@ async def _serve(
         f"(cache {'off' if settings.off else 'on'}, pid {os.getpid()})"
     )
     connections: set[Connection] = set()
-    use_own_connections(connections)
+    use_own_connections(connections, lane)
     stopping = _Stopping(app, connections, journal)
     stopping.listen()
     background = [
@@ -163,6 +166,8 @@ class _Stopping:
             return
         self.asked.set()
         self._journal.feed.close()  # an open /monitor never ends by itself
+        for connection in list(self._connections):
+            connection.end_when_idle()
         asyncio.get_running_loop().call_later(GRACE_SEC, self._give_up)
 
     def _give_up(self) -> None:

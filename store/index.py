@@ -32,6 +32,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -82,6 +83,7 @@ SCHEMA = (
         PRIMARY KEY (scope, name)) WITHOUT ROWID""",
 )
 _TABLES = {"entries", "keys", "blobs", "totals", "ledger"}
+_CHECKPOINT_BYTES = 1 << 20
 _SIDE_FILES = ("", "-wal", "-shm", "-journal")
 
 Row: TypeAlias = tuple[Any, ...]
@@ -199,6 +201,14 @@ class Index:
         if db.execute("SELECT count(*) FROM totals").fetchone()[0] != 1:
             raise Unusable("it has no totals")
 
+    def checkpoint(self) -> None:
+        """Move what has gathered in the WAL into the index, if it is worth it. It waits for nobody
+        and nobody waits for it; left to SQLite, a put would do it, some milliseconds long."""
+        wal = self.path.with_name(self.path.name + "-wal")
+        if wal.exists() and wal.stat().st_size >= _CHECKPOINT_BYTES:
+            with closing(self.connect()) as db:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def connect(self) -> sqlite3.Connection:
         """Return a new connection, for whoever reads at length. The caller closes it."""
         db = sqlite3.connect(
@@ -208,6 +218,7 @@ class Index:
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA cache_size = -4000")
             db.execute("PRAGMA journal_size_limit = 67108864")
+            db.execute("PRAGMA wal_autocheckpoint = 16000")  # `checkpoint` comes long before
         except BaseException:
             db.close()
             raise

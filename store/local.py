@@ -388,6 +388,7 @@ class Store:
                 with self._write():
                     pass
             self._write_touches()
+            self._index.checkpoint()
             while self._needs_pruning():
                 with self._write() as transaction:
                     now = self._clock()
