@@ -5,8 +5,8 @@ What holds here, and doesn't in Hypercorn itself:
 - An `upgrade` is not taken up (RFC 9110, 7.8). Hypercorn switches to HTTP/2 in the clear or to a
   WebSocket when a client asks; both bring rules of their own about time and memory, and a handshake
   that fails leaves the connection open for ever. So every request is a plain one the guard sees.
-- An answer sent before the whole request has arrived (a refusal) reaches the client: the connection
-  isn't closed while the client is still sending, within `LINGER_SEC`.
+- An answer sent before the whole request has arrived (a refusal) reaches the client: only our half
+  of the connection is closed while the client is still sending, within `LINGER_SEC`.
 - A hit whose request looks exactly like one before goes the short way (see `fastlane`).
 - Once the client has closed, nothing of the connection stays; Hypercorn keeps it until its idle
   time is over.
@@ -35,6 +35,10 @@ from llm_cache.server.fastlane import FastLane, head_of
 
 LINGER_SEC = 2.0
 """Longest time a client may go on sending a request that was answered already."""
+
+
+class HalfClosed(Event):
+    """Nothing more will be sent."""
 
 
 class Http1Protocol(H11Protocol):
@@ -98,6 +102,7 @@ class Http1Protocol(H11Protocol):
         # RFC 9112, 9.6: closed with bytes unread, the connection is reset, and a reset can
         # overtake the answer.
         await self._close_stream()
+        await self.send(HalfClosed())
         self._sent = asyncio.Event()
         self.task_group.spawn(self._linger, self._sent)
 
@@ -179,6 +184,10 @@ class Connection(TCPServer):
 
     async def protocol_send(self, event: Event) -> None:
         try:
+            if isinstance(event, HalfClosed):
+                if self.writer.can_write_eof():  # TLS can't
+                    self.writer.write_eof()
+                return
             await super().protocol_send(event)
         except OSError:  # ETIMEDOUT; the inherited one knows only ConnectionError
             await self.protocol.handle(Closed())
