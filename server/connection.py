@@ -123,6 +123,7 @@ class Connection(TCPServer):
         self._idle = _IdleTimer(self)
         self.idle_task = cast(Any, self._idle)
         self._place: object = None
+        self._last = False  # a stop was asked for; Hypercorn says so only a little later
         self.last_answer = 0.0
         """When the short way was last taken, in the loop's time."""
 
@@ -137,10 +138,11 @@ class Connection(TCPServer):
     @property
     def stopping(self) -> bool:
         """True once the server takes no new requests."""
-        return self.context.terminated.is_set()
+        return self._last or self.context.terminated.is_set()
 
     def end_when_idle(self) -> None:
-        """Close now if no request is under way; Hypercorn closes after the one that is."""
+        """Close now if no request is under way, else after the one that is."""
+        self._last = True
         if self._idle.running:
             self._idle.expire()
 
