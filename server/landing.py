@@ -22,10 +22,11 @@ from llm_cache.server.requests import Control
 from llm_cache.server.routing import Route
 from llm_cache.server.upstream import Response
 from llm_cache.store import Store
+from llm_cache.wire import strict_json
 from llm_cache.wire.encoding import ContentDecoder, decoder
 from llm_cache.wire.normalize import FurtherKeys
 from llm_cache.wire.prices import Prices
-from llm_cache.wire.provider import Answer, Watcher
+from llm_cache.wire.provider import Answer, Endpoint, Watcher
 
 END_WAIT_SEC = 0.25
 """How long the last bytes of an answer that is complete by its events wait for the upstream's end,
@@ -221,16 +222,19 @@ class Landing:
     ) -> tuple[Call, StoreError | None]:
         """Price, store and count; in a thread. The ledger's part is in the store's transaction."""
         asked = self._asked
+        endpoint = asked.route.endpoint
+        assert endpoint is not None
+        if call.model is None and call.usage is not None:
+            call = replace(call, model=_asked_model(asked, endpoint))  # Cohere names none
         if call.usage is not None and call.model is not None:
-            cost = self._prices.cost(call.provider, call.model, call.usage)
+            cost = self._prices.cost(call.provider, call.model, call.usage, endpoint.price_id)
             if cost is not None:
                 call = replace(call, nano_usd=round(cost * NANO))
         try:
             if not storable:
                 self._store.ledger.add(tally(call))
                 return call, None
-            assert asked.route.endpoint is not None
-            meta = encode_meta(call, response.headers, asked.route.endpoint.name)
+            meta = encode_meta(call, response.headers, endpoint.name)
             keys = [asked.key, self._keys.normalized, self._keys.suffix]
             self._store.put(
                 [key for key in keys if key is not None],
@@ -243,6 +247,16 @@ class Landing:
             return replace(call, stored=True), None
         except StoreError as error:
             return replace(call, note=f"not stored: {error}"), error
+
+
+def _asked_model(asked: Asked, endpoint: Endpoint) -> str | None:
+    try:
+        doc = strict_json.parse(asked.body)
+    except ValueError:
+        return None
+    if not isinstance(doc, dict):
+        return None
+    return asked.route.provider.request_model(endpoint, asked.route.path, doc)
 
 
 def _content_length(headers: Headers) -> int | None:

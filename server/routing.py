@@ -144,6 +144,9 @@ class Router:
     def _provider(
         self, method: str, path: str, fields: Mapping[bytes, bytes]
     ) -> tuple[Provider | None, int]:
+        for provider in PROVIDERS:
+            if path.startswith(provider.own_paths):
+                return provider, 0
         name = path[1:].partition("/")[0]
         named = by_name(name)
         if named is not None and path.startswith(f"/{name}/"):

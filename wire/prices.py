@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from genai_prices import types as genai
 
 _RATES: Final = ("input", "output", "cache_read", "cache_write")
+_FREE: Final = ":free"  # how OpenRouter marks the models that cost nothing
 _ALLOWED: Final = (
     "[input, output] or an object with input, output and, if wanted, cache_read and cache_write: "
     "US dollars per token, from 0"
@@ -65,8 +66,13 @@ class Prices:
             raise SettingsError(f"{source}: must be a JSON object of model names")
         return Prices({name.lower(): _rates(name, value, source) for name, value in doc.items()})
 
-    def cost(self, provider: str, model: str, usage: Usage) -> float | None:
-        """What `usage` cost in US dollars, or None when the model's price isn't known."""
+    def cost(
+        self, provider: str, model: str, usage: Usage, price_id: str | None = None
+    ) -> float | None:
+        """What `usage` cost in US dollars, or None when the model's price isn't known.
+
+        `price_id` is the endpoint's: who served the request, when that isn't the provider itself.
+        """
         read, written = usage.cache_read_tokens, usage.cache_write_tokens
         cached = read + written
         if usage.input_includes_cache:
@@ -80,7 +86,7 @@ class Prices:
                 + read * rates.cache_read
                 + written * rates.cache_write
             )
-        if (found := _known_model(provider, model)) is None:
+        if (found := _known_model(provider, model, price_id)) is None:
             return None
         from genai_prices import Usage as GenaiUsage
 
@@ -142,10 +148,14 @@ def _rates(name: str, value: Any, source: str) -> Rates:
 
 
 @lru_cache(maxsize=1024)
-def _known_model(provider: str | None, model: str) -> tuple[genai.Provider, genai.ModelInfo] | None:
+def _known_model(
+    provider: str | None, model: str, price_id: str | None = None
+) -> tuple[genai.Provider, genai.ModelInfo] | None:
     """The provider and model of the price data, or None when it has no price for them."""
     known = None if provider is None else by_name(provider)
     ids = (provider,) if known is None else known.price_ids or (known.name,)
+    if price_id is not None:
+        ids = (price_id,)
     return next((found for id in ids if (found := _genai_model(id, model)) is not None), None)
 
 
@@ -157,7 +167,8 @@ def _genai_model(provider: str | None, model: str) -> tuple[genai.Provider, gena
     except LookupError:
         return None
     prices = _prices_now(found[1])
-    return None if prices.input_mtok is None and prices.output_mtok is None else found
+    unpriced = prices.input_mtok is None and prices.output_mtok is None
+    return None if unpriced and not found[1].id.endswith(_FREE) else found
 
 
 def _prices_now(info: genai.ModelInfo) -> genai.ModelPrice:

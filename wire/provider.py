@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 Json: TypeAlias = dict[str, Any]
@@ -64,10 +64,12 @@ class Watcher(Protocol):
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One cacheable operation of a provider's API, e.g. `messages`. `model` is what the path says,
-    where the API names its model there (Gemini, Bedrock)."""
+    where the API names its model there (Gemini, Bedrock). `price_id` is the price data's name of
+    who serves this path, where a provider passes requests on; it makes no other operation."""
 
     name: str
     model: str | None = None
+    price_id: str | None = field(default=None, compare=False)
 
 
 class Provider(ABC):
@@ -83,6 +85,9 @@ class Provider(ABC):
     """Lower-case request headers that carry the client's credentials."""
     signed: bool = False
     """True when requests are signed for their host, so that the proxy must sign them anew."""
+    own_paths: tuple[str, ...] = ()
+    """Beginnings of paths that are this provider's although they look like another's prefix:
+    Azure's `/openai/deployments/`."""
     price_ids: tuple[str | None, ...] = ()
     """Names the price data has for this provider, asked in order; None asks for the model alone,
     whoever made it. (): the provider's own name."""

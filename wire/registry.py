@@ -5,9 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 from llm_cache.wire.anthropic import Anthropic
+from llm_cache.wire.cohere import Cohere
+from llm_cache.wire.compatible import HOSTS
+from llm_cache.wire.ollama import Ollama
+from llm_cache.wire.openai import Azure, OpenAI
 from llm_cache.wire.provider import Provider
 
-PROVIDERS: Final[tuple[Provider, ...]] = (Anthropic(),)
+PROVIDERS: Final[tuple[Provider, ...]] = (
+    Anthropic(),
+    Cohere(),
+    Ollama(),
+    Azure(),
+    OpenAI(),
+    *HOSTS,
+)
 """In the order their `claims` are asked."""
 
 DEFAULT: Final[Provider] = Anthropic()
