@@ -125,7 +125,7 @@ def test_stream_helper_sees_the_same_events(
             seen.append((events, stream.get_final_message().to_dict(), told(stream.response)))
     assert seen[1] == seen[0]
     content = [wire.text_block(blocks)] if isinstance(blocks, str) else blocks
-    got = seen[0][1]["content"]
+    got: Any = seen[0][1]["content"]
     assert [
         {key: block[key] for key in want} for block, want in zip(got, content, strict=True)
     ] == (content)

@@ -7,6 +7,7 @@ import gzip
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import anthropic
 import pytest
@@ -181,7 +182,7 @@ def test_official_client_reads_both(stage: Stage, streamed: bool) -> None:
                 stream=streamed,
             )
             labels.append(answer.headers["x-cache"])
-            parsed = answer.parse()
+            parsed: Any = answer.parse()
             if streamed:
                 deltas = [
                     event.delta.text for event in parsed if event.type == "content_block_delta"

@@ -1,0 +1,193 @@
+"""A store that fails under a running proxy costs a log line and a counter, never an answer.
+
+SPEC 5.8. Each fault is done to the files of a running proxy. Those that the store mends by itself
+(a folder removed, an index removed) cost nothing but entries; the others are undone, and storing
+goes on.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import resource
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import anthropic_wire as wire
+from support.proxy import Proxy, anthropic_headers
+from support.replies import Gate, json_reply, sse_reply
+from support.stage import Stage, assert_same, running_stage
+
+pytestmark = pytest.mark.usefixtures("home")
+
+Undo = Callable[[], None]
+
+NOISE = base64.b85encode(random.Random(7).randbytes(100_000)).decode()
+"""A text that compression hardly makes smaller."""
+
+
+@pytest.fixture
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with running_stage(tmp_path_factory.mktemp("failing")) as running:
+        yield running
+        running.wait_idle()
+
+
+# Faults that last
+
+
+def file_in_place_of(place: Path) -> Undo:
+    aside = place.with_name("aside")
+    place.rename(aside)
+    place.write_text("not what it should be")
+
+    def undo() -> None:
+        place.unlink()
+        aside.rename(place)
+
+    return undo
+
+
+def folder_in_place_of_the_lock(store: Path, proxy: Proxy) -> Undo:
+    (store / "lock").unlink()
+    (store / "lock").mkdir()
+    return (store / "lock").rmdir
+
+
+def no_space(store: Path, proxy: Proxy) -> Undo:
+    """As on a full disk, the write of a blob ends early (EFBIG in place of ENOSPC)."""
+    limit = resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, (50_000, limit[1]))
+
+    def undo() -> None:
+        resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, limit)
+
+    return undo
+
+
+LASTING: dict[str, Callable[[Path, Proxy], Undo]] = {
+    "a file in place of the blobs": lambda store, proxy: file_in_place_of(store / "blobs"),
+    "a file in place of the store": lambda store, proxy: file_in_place_of(store),
+    "a folder in place of the lock": folder_in_place_of_the_lock,
+    "no space": no_space,
+}
+
+
+@pytest.fixture(params=list(LASTING.values()), ids=list(LASTING))
+def lasting(request: pytest.FixtureRequest) -> Callable[[Path, Proxy], Undo]:
+    if request.param is no_space and sys.platform != "linux":
+        pytest.skip("limits of another process can be set on Linux only")
+    fault: Callable[[Path, Proxy], Undo] = request.param
+    return fault
+
+
+def test_failing_store_costs_a_line_and_a_counter(
+    stage: Stage, lasting: Callable[[Path, Proxy], Undo]
+) -> None:
+    """Answers go on, streamed and not, each a miss; when the fault is gone, storing goes on."""
+    kept = stage.body()
+    kept_miss, _ = stage.twice(json_reply(wire.message("kept")), body=kept)
+    undo = lasting(stage.proxy.home / "store", stage.proxy)
+    replies = (json_reply(wire.message(NOISE)), sse_reply(wire.stream(NOISE, piece=4000)))
+    bodies = [stage.body(), stage.body(stream=True)]
+    failures = stage.proxy.stats()["store_failures"]
+    for reply, body in zip(replies, bodies, strict=True):
+        sent = b"".join(step for step in reply.body if isinstance(step, bytes))
+        for _ in range(2):
+            stage.upstream.script(reply)
+            response = stage.proxy.ask(body)
+            assert (response.status, response.body, response.complete) == (200, sent, True)
+            assert response.header("x-cache") == "MISS"
+            failures += 1
+            assert stage.proxy.stats()["store_failures"] >= failures
+    assert stage.proxy.healthy()
+    assert_same(kept_miss, stage.proxy.ask(kept))
+    log = stage.proxy.log()
+    assert log.count("ERR  store: ") >= 4
+    assert log.count("[not stored: ") == 4
+    figures = stage.proxy.stats()
+    assert (figures["misses"], figures["errors"]) == (5, 0)
+    assert any("store: " in line for line in figures["recent_errors"])
+    undo()
+    for reply, body in zip(replies, bodies, strict=True):
+        assert_same(*stage.twice(reply, body=body))
+    assert_same(kept_miss, stage.proxy.ask(kept))
+    assert stage.proxy.stats()["misses"] == 7
+
+
+def test_store_that_fails_in_the_middle_of_an_answer_does_not_cut_it(
+    stage: Stage, lasting: Callable[[Path, Proxy], Undo]
+) -> None:
+    events = wire.stream(NOISE, piece=4000)
+    gate = Gate()
+    stage.upstream.script(sse_reply([*events[:5], gate, *events[5:]]))
+    with stage.proxy.connect() as connection:
+        response = connection.request(
+            "POST", "/v1/messages", anthropic_headers(), stage.body(stream=True)
+        )
+        gate.wait_reached()
+        response.read(1)
+        undo = lasting(stage.proxy.home / "store", stage.proxy)
+        gate.release()
+        assert (response.read_all(), response.complete) == (b"".join(events), True)
+    undo()
+    assert stage.proxy.stats()["store_failures"] >= 1
+    assert "[not stored: " in stage.proxy.log()
+
+
+# Faults the store mends by itself
+
+
+def remove_blobs(store: Path) -> None:
+    shutil.rmtree(store / "blobs")
+
+
+def remove_index(store: Path) -> None:
+    for file in store.glob("index.sqlite*"):
+        file.unlink()
+
+
+def folder_in_place_of_the_index(store: Path) -> None:
+    remove_index(store)
+    (store / "index.sqlite").mkdir()
+
+
+def remove_all(store: Path) -> None:
+    shutil.rmtree(store)
+
+
+@pytest.mark.parametrize(
+    "fault", [remove_blobs, remove_index, folder_in_place_of_the_index, remove_all]
+)
+def test_store_that_lost_files_begins_again(stage: Stage, fault: Callable[[Path], None]) -> None:
+    """An entry may be gone; an answer never is, nor is it another's."""
+    kept = stage.body()
+    stage.twice(json_reply(wire.message("kept")), body=kept)
+    fault(stage.proxy.home / "store")
+    for body in (stage.body(), stage.body(stream=True)):
+        assert_same(*stage.twice(json_reply(wire.message(NOISE)), body=body))
+    if stage.proxy.ask(kept, {"x-cache-mode": "replay"}).status == 504:
+        assert_same(*stage.twice(json_reply(wire.message("kept")), body=kept))
+    assert b"kept" in stage.proxy.ask(kept).body
+
+
+def test_corrupt_index_is_no_obstacle_and_set_aside_at_the_next_start(stage: Stage) -> None:
+    """Garbage under the feet of a running proxy: it forwards; the next start begins anew."""
+    body = stage.body()
+    stage.twice(json_reply(wire.message()), body=body)
+    for file in (stage.proxy.home / "store").glob("index.sqlite*"):
+        file.write_bytes(b"garbage" * 1000)
+    for _ in range(3):
+        stage.upstream.script(json_reply(wire.message("again")))
+        response = stage.proxy.ask(stage.body())
+        assert (response.status, response.body) == (200, wire.message("again"))
+        assert response.complete
+    assert stage.proxy.stats()["store_failures"] >= 3
+    assert "ERR  store: " in stage.proxy.log()
+    stage.proxy.stop()
+    stage.proxy.start()
+    assert_same(*stage.twice(json_reply(wire.message("anew"))))
+    assert list((stage.proxy.home / "store").glob("index.sqlite.broken-*"))
