@@ -86,7 +86,7 @@ class Anthropic(Provider):
             return Refused(f"status {status}")
         kind = media_type(content_type)
         if kind == "application/json":
-            return JsonWatcher(_tokens_answer if endpoint == COUNT_TOKENS else _message_answer)
+            return JsonWatcher(_tokens_answer if endpoint == COUNT_TOKENS else message_answer)
         if kind == "text/event-stream" and endpoint == MESSAGES:
             return _StreamWatcher()
         return refused_type(content_type)
@@ -213,7 +213,8 @@ def _is_tool_block(block: Json) -> bool:
 # Answers
 
 
-def _message_answer(doc: Json) -> Answer:
+def message_answer(doc: Json) -> Answer:
+    """The facts of a Message, or of an error in its place."""
     if doc.get("type") == "error":
         return Answer(complete=False, reason=error_reason("error", doc.get("error")))
     if doc.get("type") != "message":

@@ -77,7 +77,6 @@ HOSTS: Final = (
     Compatible("perplexity", "https://api.perplexity.ai"),
     Compatible("moonshot", "https://api.moonshot.ai", ("moonshotai",)),
     Compatible("zai", "https://api.z.ai"),
-    Compatible("mantle", "https://bedrock-mantle.us-east-1.api.aws", ("aws",)),
     Compatible("vllm", "http://127.0.0.1:8000"),
     Compatible("llamacpp", "http://127.0.0.1:8080"),
     Compatible("lmstudio", "http://127.0.0.1:1234"),

@@ -5,19 +5,26 @@ from __future__ import annotations
 from typing import Final
 
 from llm_cache.wire.anthropic import Anthropic
+from llm_cache.wire.bedrock import Bedrock, Mantle
 from llm_cache.wire.cohere import Cohere
 from llm_cache.wire.compatible import HOSTS
+from llm_cache.wire.gemini import Gemini
 from llm_cache.wire.ollama import Ollama
 from llm_cache.wire.openai import Azure, OpenAI
 from llm_cache.wire.provider import Provider
+from llm_cache.wire.vertex import Vertex
 
 PROVIDERS: Final[tuple[Provider, ...]] = (
+    Vertex(),  # before Anthropic, whose headers requests for Claude have at Google and AWS too
+    Bedrock(),
+    Gemini(),
     Anthropic(),
     Cohere(),
     Ollama(),
     Azure(),
     OpenAI(),
     *HOSTS,
+    Mantle(),
 )
 """In the order their `claims` are asked."""
 
