@@ -386,6 +386,9 @@ _FIELDS: Mapping[str, tuple[str, Parser]] = {
     "CACHE_WORKERS": ("workers", _one_worker),
     "CACHE_BACKEND": ("backend", _only("local", "a store shared over Redis")),
 }
+SETTING_NAMES = frozenset(_FIELDS)
+"""The settings of the table; the names that hold a provider's come besides."""
+
 _REAL_KEY = re.compile(r"([A-Z][A-Z0-9_]*)_API_KEY_REAL")
 _PROVIDER_UPSTREAM = re.compile(r"CACHE_UPSTREAM_(?!TIMEOUT_SEC$)([A-Z][A-Z0-9_]*)")
 

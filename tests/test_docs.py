@@ -1,0 +1,97 @@
+"""The documents say what is true: commands, flags, settings and links in them exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from llm_cache.settings import SETTING_NAMES, is_setting
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_SETTING = re.compile(r"\b(?:CACHE|LLM_CACHE)_[A-Z_]+[A-Z]\b|\b[A-Z]+_API_KEY_REAL\b")
+_LINK = re.compile(r"\[[^\]]+\]\(([^)#:]+)\)")
+
+
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
+def document(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of every `llm-cache …` call in shell blocks."""
+    found = []
+    for language, block in _BLOCK.findall(text):
+        if language not in ("sh", "bash", "console"):
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            for call in re.split(r"&&|\|\||[|;]", line.removeprefix("$ ")):
+                words = shlex.split(call, comments=True)
+                while words and ("=" in words[0] or words[0] in ("exec", "nohup")):
+                    words = words[1:]
+                if words and words[0].rpartition("/")[2] == "llm-cache":
+                    found.append(words[1:])
+    return found
+
+
+@cache
+def help_of(*command: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-m", "llm_cache", *command, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    return run.stdout
+
+
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in _LINK.findall(document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+def test_commands_and_flags_exist(document: Path) -> None:
+    known = help_of()
+    for words in commands(document.read_text()):
+        name = words[0] if words else ""
+        if not name or name.startswith("-"):
+            continue
+        assert re.search(rf"^\s+{re.escape(name)}\b", known, re.MULTILINE), words
+        own = words[: words.index("--")] if "--" in words else words
+        for flag in [word.partition("=")[0] for word in own if word.startswith("--")]:
+            assert re.search(rf"{re.escape(flag)}\b", help_of(name)), words
+
+
+def test_settings_named_exist(document: Path) -> None:
+    for name in set(_SETTING.findall(document.read_text())):
+        assert is_setting(name), name
+
+
+def test_every_setting_is_documented() -> None:
+    named = set(_SETTING.findall((ROOT / "docs" / "SETTINGS.md").read_text()))
+    assert not sorted(SETTING_NAMES - named)
+
+
+def test_the_first_command_of_the_readme_does_the_main_job() -> None:
+    first = _BLOCK.search((ROOT / "README.md").read_text())
+    assert first is not None
+    assert first[2].strip().endswith("llm-cache demo")
+    run = subprocess.run(
+        [sys.executable, "-m", "llm_cache", "demo"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "HIT" in run.stdout
