@@ -166,7 +166,7 @@ class Connection(TCPServer):
                     if missing == 0 and (answer := self._lane.answer(known, data[known.size :])):
                         self.last_answer = self.loop.time()
                         self.writer.writelines(answer)
-                        with suppress(ConnectionError):
+                        with suppress(OSError):
                             await self.writer.drain()
                         continue
                 protocol.head, protocol.place = head_of(data), self._place

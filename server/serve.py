@@ -10,12 +10,13 @@ import asyncio
 import errno
 import fcntl
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
 
@@ -49,6 +50,8 @@ UPKEEP_SEC = 1.0
 MAX_HEAD_BYTES = 64 << 10
 BACKLOG = 1024
 """Connections the kernel holds for us until they are accepted."""
+MOST_FILES = 10_240
+"""How many files and connections may be open at once, if the system lets us; macOS has no more."""
 
 
 class _OwnSockets(Config):
@@ -70,6 +73,7 @@ def run(settings: Settings, *, stdout: bool = True) -> int:
     `stdout`: whether log lines go there besides the log file.
     """
     os.umask(0o077)
+    _allow_many_files()
     settings.make_home()
     rules = load_rules(settings)
     prices = Prices.load(read_optional(settings.prices_file), str(settings.prices_file))
@@ -217,6 +221,15 @@ async def _upkeep(store: Store, journal: Journal) -> None:
             await asyncio.to_thread(store.flush)
         except StoreError as error:
             journal.store_failed(error)
+
+
+def _allow_many_files() -> None:
+    """Raise the soft limit, by habit 1024 or 256, so that idle clients don't lock others out."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager
