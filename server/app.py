@@ -145,12 +145,11 @@ class App:
         await self._own.answer(scope["method"], path, scope["query_string"], fields, receive, send)
 
     def _token_ok(self, route: Route | None, fields: Mapping[bytes, bytes]) -> bool:
-        places = (
-            route.provider.credential_headers
-            if route is not None and route.real_key is not None
-            else ()
-        )
-        return self._guard.token_ok(fields, places)
+        # Where the proxy's own credentials go upstream, the client's may be our token.
+        if route is None or (route.real_key is None and not route.provider.signed):
+            return self._guard.token_ok(fields)
+        _, in_query = route.provider.credentials(route.target, {})
+        return self._guard.token_ok(fields, route.provider.credential_headers, in_query)
 
     async def _refuse(self, refusal: Refusal, route: Route | None, send: Send) -> None:
         self._journal.debug(f"refused: {refusal.status} {refusal.kind}: {refusal.message}")

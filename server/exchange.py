@@ -25,6 +25,7 @@ from llm_cache.server.flights import Flight, FlightFailed, Flights, Follower, Fo
 from llm_cache.server.guard import Headers, Refusal
 from llm_cache.server.journal import Call, Journal
 from llm_cache.server.landing import Asked, Landing
+from llm_cache.server.outgoing import outgoing
 from llm_cache.server.replay import (
     HeaderList,
     Replay,
@@ -35,11 +36,12 @@ from llm_cache.server.replay import (
 )
 from llm_cache.server.requests import ClientGone, Control, Receive, Refused, read_body
 from llm_cache.server.routing import NORMALIZE_BUDGET_SEC, Route
+from llm_cache.server.signing import Signer
 from llm_cache.server.upstream import Caller, UpstreamFailed
 from llm_cache.settings import Settings
 from llm_cache.store import Store, Stored
-from llm_cache.wire.encoding import ContentDecoder, acceptable, decoder, readable_accept_encoding
-from llm_cache.wire.headers import end_to_end, forwardable
+from llm_cache.wire.encoding import ContentDecoder, acceptable, decoder
+from llm_cache.wire.headers import end_to_end
 from llm_cache.wire.keys import exact_key
 from llm_cache.wire.normalize import FurtherKeys, Rules, further_keys
 from llm_cache.wire.prices import Prices
@@ -75,6 +77,8 @@ class Exchanges:
         self._rules = rules
         self._prices = prices
         self._shared = settings.scope == "shared"
+        self._token = (settings.auth_token or "").encode()
+        self._signer = Signer()
         self._threads = ThreadPoolExecutor(4, "llm-cache")
         self.flights = Flights()
         self.off = settings.off
@@ -334,13 +338,21 @@ class Exchanges:
         if not storing:
             flight.stop_keeping()
         route = asked.route
+        head = outgoing(route, asked.headers, asked.fields, self._token)
         try:
+            if head.unsigned:
+                head.headers.extend(
+                    await self._signer.signature(
+                        route.provider.service,
+                        route.upstream,
+                        route.method,
+                        head.target,
+                        head.headers,
+                        asked.body,
+                    )
+                )
             async with self._caller.call(
-                route.upstream,
-                route.method,
-                route.target,
-                self._upstream_headers(asked),
-                asked.body,
+                route.upstream, route.method, head.target, head.headers, asked.body
             ) as response:
                 if response.ends_with_head:
                     self.flights.close_to_joiners(flight)  # clients can't tell it isn't over yet
@@ -397,23 +409,6 @@ class Exchanges:
         out = [h for h in end_to_end(headers) if not h[0].startswith(b"x-cache")]
         if all(name != b"date" for name, _ in out):
             out.append((b"date", self.date))  # RFC 9110 6.6.1
-        return out
-
-    def _upstream_headers(self, asked: Asked) -> HeaderList:
-        """The request head for upstream: end-to-end, the real key in place of the client's."""
-        provider, real_key = asked.route.provider, asked.route.real_key
-        token = (self._settings.auth_token or "").encode()
-        out: HeaderList = []
-        for name, value in forwardable(asked.headers):
-            if name in provider.credential_headers and (
-                real_key is not None or (token and token in value)
-            ):
-                continue
-            if name == b"accept-encoding" and asked.route.endpoint is not None:
-                value = readable_accept_encoding(value) or b"identity"
-            out.append((name, value))
-        if real_key is not None:
-            out.append(provider.auth_header(real_key))
         return out
 
 

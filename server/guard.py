@@ -184,10 +184,14 @@ class Guard:
         return origin.lower() in self._origins
 
     def token_ok(
-        self, fields: Mapping[bytes, bytes], credential_headers: Iterable[bytes] = ()
+        self,
+        fields: Mapping[bytes, bytes],
+        credential_headers: Iterable[bytes] = (),
+        others: Iterable[bytes] = (),
     ) -> bool:
-        """True when no token is set or the request carries it: as `x-cache-auth` or in one of
-        `credential_headers` (plain or as a bearer token). Compared in constant time."""
+        """True when no token is set or the request carries it: as `x-cache-auth`, in one of
+        `credential_headers` (plain or as a bearer token) or among `others`, the credentials of its
+        query. Compared in constant time."""
         if self._token is None:
             return True
         ok = hmac.compare_digest(fields.get(b"x-cache-auth", b""), self._token)
@@ -195,6 +199,8 @@ class Guard:
             value = fields.get(name, b"")
             bare = value[7:] if value[:7].lower() == b"bearer " else value
             ok |= hmac.compare_digest(bare, self._token)
+        for value in others:
+            ok |= hmac.compare_digest(value, self._token)
         return ok
 
 

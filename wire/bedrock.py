@@ -72,8 +72,6 @@ class Aws(Host):
     """What Bedrock's APIs have in common: signatures, regions, errors."""
 
     signed = True
-    service: str
-    """The name requests are signed for, and the first label of the host's name."""
 
     def home(self, path: str, environ: Mapping[str, str]) -> str:
         region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ""

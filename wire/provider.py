@@ -85,6 +85,8 @@ class Provider(ABC):
     """Lower-case request headers that carry the client's credentials."""
     signed: bool = False
     """True when requests are signed for their host, so that the proxy must sign them anew."""
+    service: str = ""
+    """What requests are signed for, when they are: AWS's name of the service."""
     own_paths: tuple[str, ...] = ()
     """Beginnings of paths that are this provider's although they look like another's prefix:
     Azure's `/openai/deployments/`."""

@@ -1,0 +1,54 @@
+"""The head of a request as it goes upstream: whose credentials it carries, and in which place.
+
+A client's own credentials go where it put them. Where the real key stands in their place, or where
+they are the proxy's own token, nothing of them goes up, in header or query. Of a signature, which
+ends at the proxy, nothing goes up either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llm_cache.server.guard import Headers
+from llm_cache.server.replay import HeaderList
+from llm_cache.server.routing import Route
+from llm_cache.wire.encoding import readable_accept_encoding
+from llm_cache.wire.headers import forwardable
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """Target and headers for the upstream. `unsigned`: a signature must be added to them."""
+
+    target: bytes
+    headers: HeaderList
+    unsigned: bool
+
+
+def outgoing(
+    route: Route, headers: Headers, fields: Mapping[bytes, bytes], token: bytes
+) -> Outgoing:
+    """The request head for upstream. `token` is the proxy's own, b"" when there is none."""
+    provider, real_key = route.provider, route.real_key
+
+    def is_ours(credential: bytes) -> bool:
+        return bool(token) and token in credential
+
+    bare, sent = provider.credentials(route.target, fields)
+    theirs = [credential for credential in sent if credential and not is_ours(credential)]
+    unsigned = provider.signed and real_key is None and not theirs
+    out: HeaderList = []
+    for name, value in forwardable(headers):
+        if name in provider.credential_headers and (
+            real_key is not None or unsigned or is_ours(value)
+        ):
+            continue
+        if name == b"accept-encoding" and route.endpoint is not None:
+            value = readable_accept_encoding(value) or b"identity"
+        out.append((name, value))
+    if real_key is not None:
+        out.append(provider.auth_header(real_key))
+    in_query = provider.credentials(route.target, {})[1]
+    replaced = real_key is not None or any(map(is_ours, in_query))
+    return Outgoing(bare if replaced else route.target, out, unsigned)
