@@ -233,6 +233,8 @@ class Exchanges:
             await self._relay_alone(asked, send)
             return
         headers: Headers = flight.headers
+        if not led:  # a cookie is meant for the client that was answered first
+            headers = [h for h in headers if h[0] not in (b"set-cookie", b"set-cookie2")]
         plain: ContentDecoder | None = None
         coding = dict(headers).get(b"content-encoding", b"")
         if coding and not acceptable(asked.fields.get(b"accept-encoding"), coding):
@@ -242,6 +244,8 @@ class Exchanges:
             elif not led:
                 await self._relay_alone(asked, send)
                 return
+        if not led:  # a cookie is meant for the client that was answered first
+            headers = [h for h in headers if h[0] not in (b"set-cookie", b"set-cookie2")]
         label = _label(flight, asked, led)
         await send(
             {
