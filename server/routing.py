@@ -149,7 +149,8 @@ class Router:
                 return provider, 0
         name = path[1:].partition("/")[0]
         named = by_name(name)
-        if named is not None and path.startswith(f"/{name}/"):
+        rest = path[len(name) + 1 :]
+        if named is not None and rest.startswith("/") and not rest.startswith("//"):
             return named, len(name) + 1
         decoded = unquote(path)
         for provider in PROVIDERS:
