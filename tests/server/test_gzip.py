@@ -247,7 +247,7 @@ def test_damaged_compression_is_cut_for_who_needs_it_decoded(stage: Stage, shape
             response = stage.proxy.ask(body, NONE)
             assert not response.complete
             assert SHAPES[shape][1].startswith(response.body)
-    stage.wait_idle()
+            stage.wait_idle()  # cut here at once, while the upstream may still be sending
 
 
 def test_compressed_answer_that_breaks_off_is_cut_and_not_stored(stage: Stage) -> None:
