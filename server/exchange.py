@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from llm_cache.errors import StoreError
 from llm_cache.server.flights import Flight, FlightFailed, Flights, Follower, Found
@@ -49,13 +49,15 @@ from llm_cache.wire.request_fields import cache_bypass
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-INLINE_BYTES = 64 << 10
-"""Bodies up to this size are parsed on the event loop; a thread costs more than it saves."""
-
 DECODED_LIMIT = 1 << 30
 """Most bytes a stored answer may have once its content coding is undone."""
 
+NORMALIZE_PATIENCE_SEC = 2.0
+"""How long a request waits for its further keys when others keep the threads busy."""
+
 _NO_KEYS = FurtherKeys(None, None, "")
+
+Result = TypeVar("Result")
 
 
 class Exchanges:
@@ -79,7 +81,9 @@ class Exchanges:
         self._shared = settings.scope == "shared"
         self._token = (settings.auth_token or "").encode()
         self._signer = Signer()
+        self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(4, "llm-cache")
+        self._strippers = ThreadPoolExecutor(4, "llm-cache-normalize")
         self.flights = Flights()
         self.off = settings.off
         """True: forward everything, store nothing. Switched by `POST /cache/mode`."""
@@ -92,6 +96,7 @@ class Exchanges:
         """Give up what is in flight and let the threads end."""
         await self.flights.cancel_all()
         self._threads.shutdown(wait=True)
+        self._strippers.shutdown(wait=True, cancel_futures=True)
 
     # The hot path.
 
@@ -293,47 +298,61 @@ class Exchanges:
 
     async def _find(self, asked: Asked) -> tuple[Found | None, FurtherKeys]:
         """Look in the store by every active tier. Never raises: a failing store finds nothing."""
-        keys = None
+        if not self._rules.strips:
+            return await self._in_thread(self._look_up, asked)  # all of it: a thread once
+        found = await self._in_thread(self._first_of, asked, ((asked.key, "HIT"),))
+        if found is not None:
+            return found, _NO_KEYS
+        keys = await self._further_keys(asked)
+        return await self._in_thread(self._first_of, asked, _further(keys)), keys
+
+    def _look_up(self, asked: Asked) -> tuple[Found | None, FurtherKeys]:
+        found = self._first_of(asked, ((asked.key, "HIT"),))
+        if found is not None:
+            return found, _NO_KEYS
+        keys = self._make_further_keys(asked)
+        return self._first_of(asked, _further(keys)), keys
+
+    def _first_of(self, asked: Asked, keys: Iterable[tuple[bytes, str]]) -> Found | None:
         try:
-            stored = await self._get(asked.key, asked)
-            if stored is not None:
-                return Found(stored, "HIT"), _NO_KEYS
-            keys = await self._further_keys(asked)
-            for key, label in ((keys.normalized, "HIT-NORM"), (keys.suffix, "HIT-SUFFIX")):
-                if key is not None and (stored := await self._get(key, asked)) is not None:
-                    return Found(stored, label), keys
+            for key, label in keys:
+                stored = self._store.get(key, max_age=asked.control.ttl)
+                if stored is not None:
+                    return Found(stored, label)
         except StoreError as error:
-            self._journal.store_failed(error)
-        return None, keys or await self._further_keys(asked)
-
-    async def _get(self, key: bytes, asked: Asked) -> Stored | None:
-        def get() -> Stored | None:
-            return self._store.get(key, max_age=asked.control.ttl)
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, get)
+            self._loop.call_soon_threadsafe(self._journal.store_failed, error)
+        return None
 
     async def _further_keys(self, asked: Asked) -> FurtherKeys:
+        """The keys of the tiers after exact, within a bounded time: patterns that strip have
+        threads of their own, and a request that finds them busy goes on without these keys."""
+        if not self._rules.strips:
+            return await self._in_thread(self._make_further_keys, asked)
+        making = self._loop.run_in_executor(self._strippers, self._make_further_keys, asked)
+        try:
+            return await asyncio.wait_for(making, NORMALIZE_PATIENCE_SEC)
+        except TimeoutError:
+            return FurtherKeys(None, None, "the patterns of normalize.json keep every thread busy")
+
+    def _make_further_keys(self, asked: Asked) -> FurtherKeys:
         endpoint = asked.route.endpoint
         if not self._settings.normalize or asked.mode == "bypass" or endpoint is None:
             return _NO_KEYS
-
-        def make() -> FurtherKeys:
-            return further_keys(
-                asked.route.provider,
-                endpoint,
-                asked.prefix,
-                asked.body,
-                self._rules,
-                NORMALIZE_BUDGET_SEC,
-            )
-
-        if len(asked.body) <= INLINE_BYTES and not self._rules.strips:
-            keys = make()
-        else:
-            keys = await asyncio.get_running_loop().run_in_executor(self._threads, make)
+        keys = further_keys(
+            asked.route.provider,
+            endpoint,
+            asked.prefix,
+            asked.body,
+            self._rules,
+            NORMALIZE_BUDGET_SEC,
+        )
         if keys.note:
-            self._journal.debug(f"no further keys: {keys.note}")
+            note = f"no further keys: {keys.note}"
+            self._loop.call_soon_threadsafe(self._journal.debug, note)
         return keys
+
+    async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
+        return await self._loop.run_in_executor(self._threads, function, *arguments)
 
     async def _ask(self, flight: Flight, asked: Asked, keys: FurtherKeys | None = None) -> None:
         if keys is None:
@@ -437,6 +456,14 @@ async def _pass_on(follower: Follower, plain: ContentDecoder | None, send: Send)
 def _may_be_stored(asked: Asked) -> bool:
     """False for what passes through untouched."""
     return asked.mode != "bypass" and asked.route.endpoint is not None
+
+
+def _further(keys: FurtherKeys) -> Iterator[tuple[bytes, str]]:
+    """The further keys there are, with the label of a hit by each, the most exact first."""
+    if keys.normalized is not None:
+        yield keys.normalized, "HIT-NORM"
+    if keys.suffix is not None:
+        yield keys.suffix, "HIT-SUFFIX"
 
 
 def _label(flight: Flight, asked: Asked, led: bool) -> str:
