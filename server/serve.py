@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -25,7 +26,7 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config, Sockets
 
 from llm_cache import __version__
-from llm_cache.errors import LlmCacheError, StoreError
+from llm_cache.errors import LlmCacheError, SettingsError, StoreError
 from llm_cache.server.app import App
 from llm_cache.server.connection import Connection, use_own_connections
 from llm_cache.server.exchange import Exchanges
@@ -53,6 +54,8 @@ BACKLOG = 1024
 MOST_FILES = 10_240
 """How many files and connections may be open at once, if the system lets us; macOS has no more."""
 
+_NO_PASSPHRASE = ""  # with None, OpenSSL would ask for one on the terminal
+
 
 class _OwnSockets(Config):
     """Hypercorn's configuration with sockets that were bound before."""
@@ -75,6 +78,7 @@ def run(settings: Settings, *, stdout: bool = True) -> int:
     os.umask(0o077)
     _allow_many_files()
     settings.make_home()
+    _check_certificate(settings)
     rules = load_rules(settings)
     prices = Prices.load(read_optional(settings.prices_file), str(settings.prices_file))
     log = Log(settings.log_file, "silent" if settings.quiet else settings.log_level, stdout=stdout)
@@ -199,6 +203,7 @@ def _configured(settings: Settings, sockets: Sequence[socket.socket]) -> Config:
     if settings.tls_certfile is not None:
         config.certfile = str(settings.tls_certfile)
         config.keyfile = str(settings.tls_keyfile)
+        config.keyfile_password = _NO_PASSPHRASE
     return config
 
 
@@ -221,6 +226,24 @@ async def _upkeep(store: Store, journal: Journal) -> None:
             await asyncio.to_thread(store.flush)
         except StoreError as error:
             journal.store_failed(error)
+
+
+def _check_certificate(settings: Settings) -> None:
+    """Raises SettingsError when the TLS files can't be used, before anything listens."""
+    if settings.tls_certfile is None or settings.tls_keyfile is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            settings.tls_certfile, settings.tls_keyfile, password=_NO_PASSPHRASE
+        )
+    except OSError as error:  # ssl.SSLError is one
+        problem = "must be a certificate and its key without a passphrase, both in PEM form"
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            problem = "the key is not this certificate's"
+        raise SettingsError(
+            f"CACHE_TLS_CERTFILE={settings.tls_certfile}, "
+            f"CACHE_TLS_KEYFILE={settings.tls_keyfile}: {problem}"
+        ) from None
 
 
 def _allow_many_files() -> None:
