@@ -13,7 +13,7 @@ import pytest
 from support import openai_wire as wire
 from support.clients import Heard, same_twice
 from support.proxy import Proxy, running_proxy
-from support.replies import Framing, Reply
+from support.replies import Framing, Gate, Reply
 from support.upstream import Upstream
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -322,6 +322,41 @@ def test_bar_15_another_parameter_is_another_request(stage: Stage) -> None:
         answer = client.chat.completions.create(model="gpt-4o", messages=messages, **fields)
         assert answer.choices[0].message.content == f"answer {number}"
     assert set(stage.heard.labels) == {"MISS"}
+
+
+def test_bar_16_another_key_never_gets_the_answer(stage: Stage) -> None:
+    messages = prompt()
+    for key in ("sk-ann", "sk-ben"):
+        client = stage.client().with_options(api_key=key)
+        stage.upstream.script(reply(wire.chat(f"for {key}")))
+        answer = client.chat.completions.create(model="gpt-4o", messages=messages)
+        assert answer.choices[0].message.content == f"for {key}"
+    assert stage.heard.labels == ["MISS"] * 2
+    logged = stage.proxy.log() + stage.proxy.output()
+    assert "sk-ann" not in logged
+
+
+def test_bar_16_a_chunk_is_with_the_client_before_the_next_is_sent(stage: Stage) -> None:
+    client, gate = stage.client(), Gate()
+    first, *rest = wire.chat_stream("Hello")
+    stage.upstream.script(
+        Reply(headers=wire.SSE, body=(first, gate, *rest), framing=Framing.CHUNKED)
+    )
+    chunks = client.chat.completions.create(model="gpt-4o", messages=prompt(), stream=True)
+    assert next(chunks).choices[0].delta.role == "assistant"
+    gate.release()
+    assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "stop"
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"model":"no/such-model"}', b"", b"{"])
+def test_bar_17_a_body_that_asks_nothing_gets_the_providers_own_error(
+    stage: Stage, body: bytes
+) -> None:
+    for _ in range(2):
+        stage.upstream.script(reply(wire.error(), 400))
+        answer = stage.proxy.post("/v1/chat/completions", body)
+        assert (answer.status_code, answer.content) == (400, wire.error())
+    assert stage.upstream.calls[-1].request.body == body
 
 
 def test_bar_20_seed_n_and_stop_go_up_as_they_are(stage: Stage) -> None:
