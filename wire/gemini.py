@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
@@ -90,6 +91,7 @@ class Gemini(Host):
     base_url = "https://generativelanguage.googleapis.com"
     key_setting = "GEMINI_API_KEY_REAL"
     credential_headers = frozenset({b"x-goog-api-key", b"authorization"})
+    own_domains = ("googleapis.com",)
     price_ids = ("google",)
     guests: Mapping[str, Guest] = {
         openai.CHAT.name: Guest(openai.OpenAI(), openai.CHAT),
@@ -320,10 +322,10 @@ class _ChunkArray:
 
     def close(self) -> Answer:
         answer = self._chunks.close()
-        if not answer.complete:
-            return answer
-        reason = self._array.broken or ("" if self._array.ended else "the array isn't closed")
-        return Answer(not reason, reason, answer.model, answer.usage, answer.snippet)
+        reason = self._array.broken or answer.reason
+        if not reason and not self._array.ended:
+            reason = "the array isn't closed"
+        return replace(answer, complete=not reason, reason=reason)
 
 
 def _generated(doc: Json, model: str | None) -> Answer:
