@@ -43,6 +43,7 @@ class Settings:
     max_bytes: int = 2 << 30
     off: bool = False
     mode: Mode = "cache"
+    namespace: str = ""  # of a request that names none
     log_level: LogLevel = "info"
     log_file: Path | None = None  # None = no file
     quiet: bool = False
@@ -272,6 +273,12 @@ def _secret(text: str, _home: Path) -> str:
     return text
 
 
+def _namespace(text: str, _home: Path) -> str:
+    if not re.fullmatch(r"[!-~](?:[ -~]{0,198}[!-~])?", text):
+        raise ValueError("must be 1 to 200 visible ASCII characters, as in x-cache-namespace")
+    return text
+
+
 def _url(text: str, _home: Path) -> str:
     meaning = "must be an http:// or https:// URL with no user, query or fragment"
     try:
@@ -367,6 +374,7 @@ _FIELDS: Mapping[str, tuple[str, Parser]] = {
     "CACHE_MAX_BYTES": ("max_bytes", _size(0)),
     "CACHE_OFF": ("off", _switch),
     "CACHE_MODE": ("mode", _one_of("cache", "fresh", "bypass", "replay")),
+    "CACHE_NAMESPACE": ("namespace", _namespace),
     "CACHE_LOG_LEVEL": ("log_level", _one_of("silent", "error", "info", "debug")),
     "CACHE_LOG_FILE": ("log_file", _log_file),
     "CACHE_QUIET": ("quiet", _switch),

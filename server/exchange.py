@@ -34,7 +34,7 @@ from llm_cache.server.replay import (
     readable_by,
     replay_of,
 )
-from llm_cache.server.requests import ClientGone, Control, Receive, Refused, read_body
+from llm_cache.server.requests import ClientGone, Control, Receive, Refused, in_namespace, read_body
 from llm_cache.server.routing import NORMALIZE_BUDGET_SEC, Route
 from llm_cache.server.signing import Signer
 from llm_cache.server.upstream import Caller, UpstreamFailed
@@ -79,6 +79,7 @@ class Exchanges:
         self._rules = rules
         self._prices = prices
         self._shared = settings.scope == "shared"
+        self._namespace = settings.namespace.encode()
         self._token = (settings.auth_token or "").encode()
         self._signer = Signer()
         self._loop = asyncio.get_running_loop()
@@ -138,6 +139,7 @@ class Exchanges:
         self, route: Route, headers: Headers, fields: Mapping[bytes, bytes], control: Control
     ) -> bytes:
         """All of a request's key but the body."""
+        control = in_namespace(control, self._namespace)
         return route.key_prefix(headers, fields, control, shared=self._shared)
 
     def may_recall(self, mode: str | None) -> bool:

@@ -65,9 +65,9 @@ class Feed:
         """True while somebody listens."""
         return bool(self._listeners)
 
-    def listen(self) -> Listener:
-        """A new listener; its first event is `{"type":"connected"}`."""
-        listener = Listener()
+    def listen(self, listener: Listener | None = None) -> Listener:
+        """A new listener, or this one; its first event is `{"type":"connected"}`."""
+        listener = Listener() if listener is None else listener
         listener.push(b'data: {"type":"connected"}\n\n')
         self._listeners.add(listener)
         return listener

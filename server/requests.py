@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llm_cache.server.guard import Refusal
@@ -75,6 +75,13 @@ def read_control(fields: Mapping[bytes, bytes]) -> Control:
     return Control(
         mode, ttl, fields.get(b"x-cache-namespace", b""), fields.get(b"x-cache-sample", b"")
     )
+
+
+def in_namespace(control: Control, namespace: bytes) -> Control:
+    """`control`, with `namespace` for a request that names none."""
+    if not namespace or control.namespace:
+        return control
+    return replace(control, namespace=namespace)
 
 
 def _mode_named(fields: Mapping[bytes, bytes], header: bytes) -> str | None:

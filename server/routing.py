@@ -16,9 +16,10 @@ from urllib.parse import unquote
 
 from llm_cache.errors import SettingsError
 from llm_cache.server.guard import Headers, merged_headers
-from llm_cache.server.requests import Control, read_control
+from llm_cache.server.requests import Control, in_namespace, read_control
 from llm_cache.server.upstream import Upstream
 from llm_cache.settings import Settings
+from llm_cache.upstreams import NamedUpstream
 from llm_cache.wire.keys import KeyContext, credential_digest, exact_key
 from llm_cache.wire.normalize import FurtherKeys, Rules, further_keys
 from llm_cache.wire.provider import Endpoint, Provider
@@ -186,9 +187,8 @@ def request_key(
     route = Router(settings).route(method, target.encode("ascii"), fields)
     if route is None or route.endpoint is None:
         raise ValueError(f"{method} {target} is not a request that is cached")
-    prefix = route.key_prefix(
-        headers, fields, read_control(fields), shared=settings.scope == "shared"
-    )
+    control = in_namespace(read_control(fields), settings.namespace.encode())
+    prefix = route.key_prefix(headers, fields, control, shared=settings.scope == "shared")
     _, bare = cache_bypass(body)
     further = further_keys(
         route.provider, route.endpoint, prefix, bare, load_rules(settings), NORMALIZE_BUDGET_SEC

@@ -16,8 +16,8 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from email.utils import formatdate
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from llm_cache.server.fastlane import FastLane
 from llm_cache.server.guard import Guard
 from llm_cache.server.journal import Journal
 from llm_cache.server.logfile import Log
+from llm_cache.server.notify import tell_manager
 from llm_cache.server.own import OwnEndpoints
 from llm_cache.server.routing import Router, load_rules, read_optional
 from llm_cache.server.upstream import Caller
@@ -70,10 +71,21 @@ class _OwnSockets(Config):
         return Sockets([], self._sockets, [])
 
 
-def run(settings: Settings, *, stdout: bool = True) -> int:
+Ready = Callable[[str, Journal], None]
+"""Hears the address, once clients may come, and gets what happens from then on."""
+
+
+def _tell_ready(address: str, journal: Journal) -> None:
+    tell_manager(f"READY=1\nSTATUS=listens on {address}")
+
+
+def run(
+    settings: Settings, *, stdout: bool = True, alone: bool = True, ready: Ready = _tell_ready
+) -> int:
     """Serve until told to stop; 0 is a clean end. Raises LlmCacheError when it can't start.
 
-    `stdout`: whether log lines go there besides the log file.
+    `stdout`: whether log lines go there besides the log file. `alone`: whether this is the proxy
+    of its home, of which there is one, or one more on the same store.
     """
     os.umask(0o077)
     _allow_many_files()
@@ -82,7 +94,8 @@ def run(settings: Settings, *, stdout: bool = True) -> int:
     rules = load_rules(settings)
     prices = Prices.load(read_optional(settings.prices_file), str(settings.prices_file))
     log = Log(settings.log_file, "silent" if settings.quiet else settings.log_level, stdout=stdout)
-    with bound_sockets(settings) as sockets, locked(settings.pid_file):
+    lock = locked(settings.pid_file) if alone else nullcontext()
+    with bound_sockets(settings) as sockets, lock:
         limits = Limits(
             ttl_sec=settings.ttl_sec,
             max_entries=settings.max_entries,
@@ -91,7 +104,7 @@ def run(settings: Settings, *, stdout: bool = True) -> int:
         store = Store.open(settings.store_dir, limits, log=lambda line: log.write("error", [line]))
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_serve(settings, store, log, rules, prices, sockets))
+                runner.run(_serve(settings, store, log, rules, prices, sockets, ready))
         finally:
             store.close()
             log.close()
@@ -105,6 +118,7 @@ async def _serve(
     rules: Rules,
     prices: Prices,
     sockets: Sequence[socket.socket],
+    ready: Ready,
 ) -> None:
     address = base_url(settings, sockets)
     journal = Journal(store, log)
@@ -136,6 +150,7 @@ async def _serve(
     use_own_connections(connections, lane)
     stopping = _Stopping(app, connections, journal)
     stopping.listen()
+    ready(address, journal)
     background = [
         asyncio.ensure_future(_tick(exchanges)),
         asyncio.ensure_future(_upkeep(store, journal)),
