@@ -251,7 +251,7 @@ def test_monitors_come_and_go_without_a_trace(upstream: Upstream, proxy: Any) ->
     upstream.default = json_reply(wire.message())
     descriptors = Path(f"/proc/{one.pid}/fd")
     one.ask(wire.request())
-    feeds = [MonitorFeed(one.port) for _ in range(20)]
+    feeds = [MonitorFeed(one.port, deadline=20) for _ in range(20)]
     one.ask(wire.request())
     assert {feed.next()["seq"] for feed in feeds} == {2}
     for feed in feeds:
