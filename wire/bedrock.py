@@ -72,6 +72,7 @@ class Aws(Host):
     """What Bedrock's APIs have in common: signatures, regions, errors."""
 
     signed = True
+    own_domains = ("amazonaws.com", "amazonaws.com.cn", "api.aws")
 
     def home(self, path: str, environ: Mapping[str, str]) -> str:
         region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ""
@@ -420,8 +421,9 @@ class _Invocation(_Messages):
     def close(self) -> Answer:
         if self._claude is None:
             return super().close()
+        broken = self._reason
         inner, outer = self._claude.close(), super().close()
-        reason = inner.reason or outer.reason
+        reason = broken or inner.reason or outer.reason
         return _named(replace(inner, complete=not reason, reason=reason), self._model)
 
     def _follow(self, name: str, doc: Json) -> None:
