@@ -6,7 +6,7 @@ right or raises one SettingsError that lists everything wrong, each with its nam
 was found and what is allowed. The value of a secret is in no error, no traceback and no `repr`.
 
 A setting is one field of `Settings` and one line of `_FIELDS`. This module imports nothing of
-llm_cache but the errors, so that every room may use it.
+llm_cache but the errors and the form of named upstreams, so that every room may use it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import ipaddress
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from llm_cache.errors import SettingsError
+from llm_cache.upstreams import NamedUpstream, parse_upstreams
 
 Mode = Literal["cache", "fresh", "bypass", "replay"]
 LogLevel = Literal["silent", "error", "info", "debug"]
@@ -49,6 +50,7 @@ class Settings:
     quiet: bool = False
     upstream: str | None = None
     upstreams: Mapping[str, str] = field(default_factory=dict)  # provider name: base URL
+    named_upstreams: Mapping[str, NamedUpstream] = field(default_factory=dict)
     real_keys: Mapping[str, str] = field(default_factory=dict, repr=False)  # provider name: key
     scope: Literal["credential", "shared"] = "credential"
     tls_certfile: Path | None = None
@@ -137,7 +139,7 @@ def load_settings(
         for name, value in layer.items():
             if value and is_setting(name):
                 found.setdefault(name, (value, where))
-    return _build(home, found)
+    return _build(home, found, [layer for _, layer in layers])
 
 
 def is_setting(name: str) -> bool:
@@ -297,6 +299,10 @@ def _url(text: str, _home: Path) -> str:
     return text.rstrip("/")
 
 
+def _upstreams(text: str, home: Path) -> dict[str, NamedUpstream]:
+    return parse_upstreams(text, home, lambda url: _url(url, home))
+
+
 def _origins(text: str, _home: Path) -> tuple[str, ...]:
     origins = tuple(part.strip().lower() for part in text.split(",") if part.strip())
     for origin in origins:
@@ -379,6 +385,7 @@ _FIELDS: Mapping[str, tuple[str, Parser]] = {
     "CACHE_LOG_FILE": ("log_file", _log_file),
     "CACHE_QUIET": ("quiet", _switch),
     "CACHE_UPSTREAM": ("upstream", _url),
+    "CACHE_UPSTREAMS": ("named_upstreams", _upstreams),
     "CACHE_SCOPE": ("scope", _one_of("credential", "shared")),
     "CACHE_TLS_CERTFILE": ("tls_certfile", _file),
     "CACHE_TLS_KEYFILE": ("tls_keyfile", _file),
@@ -401,7 +408,9 @@ _REAL_KEY = re.compile(r"([A-Z][A-Z0-9_]*)_API_KEY_REAL")
 _PROVIDER_UPSTREAM = re.compile(r"CACHE_UPSTREAM_(?!TIMEOUT_SEC$)([A-Z][A-Z0-9_]*)")
 
 
-def _build(home: Path, found: Mapping[str, tuple[str, str]]) -> Settings:
+def _build(
+    home: Path, found: Mapping[str, tuple[str, str]], layers: Sequence[Mapping[str, str]]
+) -> Settings:
     values: dict[str, Any] = {"home": home, "log_file": home / "proxy.log"}
     upstreams: dict[str, str] = {}
     real_keys: dict[str, str] = {}
@@ -416,14 +425,44 @@ def _build(home: Path, found: Mapping[str, tuple[str, str]]) -> Settings:
                 attribute, parse = _FIELDS[name]
                 values[attribute] = parse(text, home)
         except ValueError as error:
-            shown = name if is_secret(name) else f"{name}={_shown(text)}"
+            # CACHE_UPSTREAMS holds names of keys, and now and then a key written there instead.
+            hidden = is_secret(name) or name == "CACHE_UPSTREAMS"
+            shown = name if hidden else f"{name}={_shown(text)}"
             problems.append(f"{shown} ({where}): {error}")
     problems += _together(values, found)
+    named: dict[str, NamedUpstream] = values.pop("named_upstreams", {})
+    for name, upstream in named.items():
+        try:
+            named[name] = _with_key(name, upstream, real_keys, layers, home)
+            if name in upstreams:
+                raise ValueError(f"CACHE_UPSTREAM_{name.upper()} names an upstream for it as well")
+        except ValueError as error:
+            problems.append(f"CACHE_UPSTREAMS ({found['CACHE_UPSTREAMS'][1]}): {name}: {error}")
     if problems:
         raise SettingsError("; ".join(problems))
     if values.get("quiet"):
         values["log_level"] = "silent"
-    return Settings(upstreams=upstreams, real_keys=real_keys, **values)
+    return Settings(upstreams=upstreams, named_upstreams=named, real_keys=real_keys, **values)
+
+
+def _with_key(
+    name: str,
+    upstream: NamedUpstream,
+    real_keys: Mapping[str, str],
+    layers: Sequence[Mapping[str, str]],
+    home: Path,
+) -> NamedUpstream:
+    """The upstream with its real key: of the variable it names, else `<NAME>_API_KEY_REAL`."""
+    variable = upstream.key_variable
+    if variable is None:
+        return replace(upstream, key=real_keys.get(name.replace("-", "_")))
+    text = next((layer[variable] for layer in layers if layer.get(variable)), None)
+    if text is None:
+        raise ValueError(f"key={variable}: this variable isn't set, here or in .env")
+    try:
+        return replace(upstream, key=_secret(text, home))
+    except ValueError as error:
+        raise ValueError(f"{variable} {error}") from None
 
 
 def _together(values: Mapping[str, Any], found: Mapping[str, tuple[str, str]]) -> list[str]:

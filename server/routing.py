@@ -1,8 +1,8 @@
 """Where a request goes: provider, operation, upstream, and what of it makes the key.
 
-A route is decided by the path, by its provider prefix (`/anthropic/…`) or, where several
-providers share a path, by headers. Routes of cacheable operations depend on the path alone and
-are remembered.
+A route is decided by the path, by the prefix that names an upstream or a provider
+(`/anthropic/…`) or, where several providers share a path, by headers. Routes of cacheable
+operations depend on the path alone and are remembered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from llm_cache.upstreams import NamedUpstream
 from llm_cache.wire.keys import KeyContext, credential_digest, exact_key
 from llm_cache.wire.normalize import FurtherKeys, Rules, further_keys
 from llm_cache.wire.provider import Endpoint, Provider
-from llm_cache.wire.registry import DEFAULT, PROVIDERS, by_name
+from llm_cache.wire.registry import (
+    ANY_COMPATIBLE,
+    DEFAULT,
+    PROVIDERS,
+    by_name,
+    is_providers_own,
+)
 from llm_cache.wire.request_fields import cache_bypass
 
 NORMALIZE_BUDGET_SEC = 0.25
@@ -49,8 +55,9 @@ class _KeyHeaders(dict[bytes, bool]):
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where one path goes. `endpoint` is None for what is passed through uncached; `target` is
-    path and query as the client sent them, without the provider prefix, `bare_target` the same
-    without credentials."""
+    path and query as the client sent them, without the prefix that names an upstream or a provider,
+    `bare_target` the same without credentials; `fixes_billing`: what is forwarded has its billing
+    lines made the same (SPEC 4a)."""
 
     provider: Provider
     endpoint: Endpoint | None
@@ -60,6 +67,7 @@ class Route:
     path: str
     target: bytes
     bare_target: bytes
+    fixes_billing: bool
     _key_headers: _KeyHeaders
     _prefixes: dict[tuple[object, ...], bytes] = field(default_factory=dict)
 
@@ -91,9 +99,11 @@ class Route:
 
 
 class Router:
-    """The routes of one running proxy."""
+    """The routes of one running proxy. Raises SettingsError for an upstream of a provider that
+    nobody knows."""
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] | None = None) -> None:
+        _check_names(settings)
         self._settings = settings
         self._environ = os.environ if environ is None else environ
         self._upstreams: dict[str, Upstream] = {}
@@ -107,21 +117,23 @@ class Router:
     def route(self, method: str, target: bytes, fields: Mapping[bytes, bytes]) -> Route | None:
         """The route of a request whose path is in order; None: no known API has this path."""
         path = target.partition(b"?")[0].decode("ascii")
-        provider, prefix = self._provider(method, path, fields)
+        provider, prefix, named = self._provider(method, path, fields)
         if provider is None:
             return None
         bare = path[prefix:]
         # Compared as sent: an encoded spelling of a cacheable path passes through uncached.
         endpoint = provider.endpoint(method, bare)
+        upstream = self._upstream(provider, bare, named)
         route = Route(
             provider,
             endpoint,
-            self._upstream(provider, bare),
-            self._settings.real_keys.get(provider.name),
+            upstream,
+            named.key if named else self._settings.real_keys.get(provider.name),
             method,
             bare,
             target[prefix:],
             provider.credentials(target[prefix:], {})[0],
+            endpoint is not None and self._fixes_billing(upstream),
             self._key_headers[provider.name],
         )
         if endpoint is not None:
@@ -130,9 +142,11 @@ class Router:
             self._remembered[method, target] = route
         return route
 
-    def _upstream(self, provider: Provider, path: str) -> Upstream:
+    def _upstream(self, provider: Provider, path: str, named: NamedUpstream | None) -> Upstream:
         base_url = (
-            self._settings.upstream
+            named.url
+            if named is not None
+            else self._settings.upstream
             or self._settings.upstreams.get(provider.name)
             or provider.home(path, self._environ)
         )
@@ -142,24 +156,65 @@ class Router:
             upstream = self._upstreams[base_url] = Upstream.of(base_url)
         return upstream
 
+    def _fixes_billing(self, upstream: Upstream) -> bool:
+        wish = self._settings.rewrite_billing
+        return wish == "on" or (wish == "auto" and not is_providers_own(upstream.base_url))
+
     def _provider(
         self, method: str, path: str, fields: Mapping[bytes, bytes]
-    ) -> tuple[Provider | None, int]:
+    ) -> tuple[Provider | None, int, NamedUpstream | None]:
+        """Whose request it is, how long its prefix is, and the named upstream it goes to."""
+        upstreams = self._settings.named_upstreams
         for provider in PROVIDERS:
             if path.startswith(provider.own_paths):
-                return provider, 0
+                return provider, 0, upstreams.get(provider.name)
         name = path[1:].partition("/")[0]
-        named = by_name(name)
         rest = path[len(name) + 1 :]
-        if named is not None and rest.startswith("/") and not rest.startswith("//"):
-            return named, len(name) + 1
-        decoded = unquote(path)
-        for provider in PROVIDERS:
-            if provider.claims(method, decoded, fields):
-                return provider, 0
+        if rest.startswith("/") and not rest.startswith("//"):
+            if (named := upstreams.get(name)) is not None:
+                known = by_name(named.provider or name)
+                return known or _speaker(method, rest, fields), len(name) + 1, named
+            if (known := by_name(name)) is not None:
+                return known, len(name) + 1, None
+        claimed = _claimant(method, path, fields)
+        if claimed is not None:
+            # A named upstream with a provider's name stands in its place.
+            return claimed, 0, upstreams.get(claimed.name)
         if self._settings.upstream is not None:
-            return DEFAULT, 0
-        return None, 0
+            return DEFAULT, 0, None
+        return None, 0, None
+
+
+def _claimant(method: str, path: str, fields: Mapping[bytes, bytes]) -> Provider | None:
+    decoded = unquote(path)
+    return next((one for one in PROVIDERS if one.claims(method, decoded, fields)), None)
+
+
+def _speaker(method: str, path: str, fields: Mapping[bytes, bytes]) -> Provider:
+    """Who reads the bytes of an upstream that names no provider: told by the path. What looks like
+    OpenAI's is anybody's who speaks it, at anybody's price."""
+    claimed = _claimant(method, path, fields)
+    return ANY_COMPATIBLE if claimed is None or claimed.name == "openai" else claimed
+
+
+def _check_names(settings: Settings) -> None:
+    names = ", ".join(provider.name for provider in PROVIDERS)
+    for name, upstream in settings.named_upstreams.items():
+        if upstream.provider is not None and by_name(upstream.provider) is None:
+            raise SettingsError(
+                f"CACHE_UPSTREAMS: {name}: provider={upstream.provider} isn't known; one of {names}"
+            )
+        if upstream.provider not in (None, name) and by_name(name) is not None:
+            raise SettingsError(
+                f"CACHE_UPSTREAMS: {name}: an upstream with a provider's name is that provider's, "
+                f"not {upstream.provider}'s; give it another name"
+            )
+    for name in settings.upstreams:
+        if by_name(name) is None:
+            raise SettingsError(
+                f"CACHE_UPSTREAM_{name.upper()}: there is no provider {name}; one of {names}, "
+                f"or an upstream with a name of your own: CACHE_UPSTREAMS={name}=URL"
+            )
 
 
 def load_rules(settings: Settings) -> Rules:

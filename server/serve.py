@@ -139,7 +139,8 @@ async def _serve(
         own,
         journal,
         lane,
-        has_real_key=any(provider.name in settings.real_keys for provider in PROVIDERS),
+        has_real_key=any(provider.name in settings.real_keys for provider in PROVIDERS)
+        or any(named.key for named in settings.named_upstreams.values()),
     )
     await journal.start()
     journal.info(

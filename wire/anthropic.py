@@ -62,6 +62,7 @@ class Anthropic(Provider):
     base_url = "https://api.anthropic.com"
     key_setting = "ANTHROPIC_API_KEY_REAL"
     credential_headers = frozenset({b"x-api-key", b"authorization"})
+    own_domains = ("anthropic.com",)
 
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
         if any(name in headers for name in _TELLING_HEADERS):

@@ -70,6 +70,7 @@ class OpenAI(Provider):
     base_url = "https://api.openai.com"
     key_setting = "OPENAI_API_KEY_REAL"
     credential_headers = frozenset({b"authorization", b"api-key"})
+    own_domains: tuple[str, ...] = ("openai.com",)
 
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
         parts = path.split("/")[1:]
@@ -145,6 +146,7 @@ class Azure(OpenAI):
     name = "azure"
     base_url = "https://cache-upstream-azure-is-not-set.invalid"
     key_setting = "AZURE_API_KEY_REAL"
+    own_domains = ("azure.com", "azure.us", "azure.cn")
     own_paths = ("/openai/deployments/",)  # how Azure's client asks, at any base URL
     price_ids = ("azure", "openai")
 

@@ -90,6 +90,8 @@ class Provider(ABC):
     own_paths: tuple[str, ...] = ()
     """Beginnings of paths that are this provider's although they look like another's prefix:
     Azure's `/openai/deployments/`."""
+    own_domains: tuple[str, ...] = ()
+    """Domains whose hosts are the provider's own, besides the host of `base_url`."""
     price_ids: tuple[str | None, ...] = ()
     """Names the price data has for this provider, asked in order; None asks for the model alone,
     whoever made it. (): the provider's own name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import urlsplit
 
 from llm_cache.wire.anthropic import Anthropic
 from llm_cache.wire.bedrock import Bedrock, Mantle
@@ -33,7 +34,22 @@ DEFAULT: Final[Provider] = Anthropic()
 
 _BY_NAME: Final = {provider.name: provider for provider in PROVIDERS}
 
+ANY_COMPATIBLE: Final = _BY_NAME["compatible"]
+"""Who reads the bytes of a named upstream that no other provider's path or name tells of."""
+
+_OWN_DOMAINS: Final = tuple(
+    {f".{domain}" for provider in PROVIDERS for domain in provider.own_domains}
+    | {f".{urlsplit(provider.base_url).hostname}" for provider in PROVIDERS} - {".127.0.0.1"}
+)
+
 
 def by_name(name: str) -> Provider | None:
     """The provider with this name (`anthropic`), or None."""
     return _BY_NAME.get(name)
+
+
+def is_providers_own(base_url: str) -> bool:
+    """True when `base_url` leads to a host of one of the providers, not to a local model server or
+    a gateway."""
+    host = (urlsplit(base_url).hostname or "").rstrip(".")
+    return f".{host}".endswith(_OWN_DOMAINS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import traceback
@@ -12,6 +13,7 @@ import pytest
 
 from llm_cache.errors import SettingsError
 from llm_cache.settings import Settings, is_loopback, load_settings
+from llm_cache.upstreams import NamedUpstream
 
 SECRET = "canary-5e1f0a77"
 
@@ -287,3 +289,67 @@ def test_a_home_that_cannot_be_made_says_why(tmp_path: Path, env: dict[str, str]
 def test_a_home_that_is_a_file_says_so(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "home").write_text("")
     assert "home/.env: can't be read: Not a directory" in problem(env)
+
+
+def test_named_upstreams_are_written_out_or_json_or_a_file(env: dict[str, str]) -> None:
+    wanted = {
+        "mine": NamedUpstream("http://10.0.0.5:8080", "anthropic", "MINE_KEY", "sk-mine"),
+        "other-gw": NamedUpstream("https://gw.example/llm"),
+    }
+    doc = {
+        "mine": {"url": "http://10.0.0.5:8080/", "provider": "anthropic", "key": "MINE_KEY"},
+        "other-gw": "https://gw.example/llm",
+    }
+    write_env(env, "MINE_KEY=sk-mine\n")
+    (Path(env["LLM_CACHE_HOME"]) / "up.json").write_text(json.dumps(doc))
+    for text in (
+        "mine=http://10.0.0.5:8080 provider=anthropic key=MINE_KEY; other-gw=https://gw.example/llm",
+        " other-gw = https://gw.example/llm/ ;\n"
+        "mine=http://10.0.0.5:8080,key=MINE_KEY,provider=anthropic;",
+        json.dumps(doc, indent=2),
+        "up.json",
+        str(Path(env["LLM_CACHE_HOME"]) / "up.json"),
+    ):
+        settings = load_settings(environ={**env, "CACHE_UPSTREAMS": text})
+        assert settings.named_upstreams == wanted, text
+    assert "sk-mine" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("mine=", "mine: the URL must be an http:// or https:// URL"),
+        ("mine=10.0.0.5:8080", "mine: the URL must be an http:// or https:// URL"),
+        ("mine=http://user:pw@host", "mine: the URL must be"),
+        ("a=http://h; b", "'b' isn't followed by `=` and a base URL"),
+        ("a=http://h;a=http://i", "a is there twice"),
+        ("A=http://h", "'A' is no name"),
+        ("a/b=http://h", "'a/b' is no name"),
+        ("health=http://h", "health can't be a name"),
+        ("cache=http://h", "cache can't be a name"),
+        ("v1=http://h", "v1 can't be a name"),
+        ("v1beta=http://h", "v1beta can't be a name"),
+        ("a=http://h keys=X", "a': 'keys' must be provider=NAME or key=VARIABLE"),
+        ("a=http://h b=http://i", "`;` ends an upstream"),
+        ("a=http://h key=sk-oops", "a: key must be the name of the variable that holds the key"),
+        ("a=http://h key=NOT_SET", "a: key=NOT_SET: this variable isn't set"),
+        ("a=http://h provider=", "a: provider must be a provider's name"),
+        ('{"a": 1}', "'a': must be a URL, or an object with url"),
+        ('{"a": {"url": "http://h", "x": 1}}', "'a': must be a URL, or an object with url"),
+        ('{"a": {"url": 1}}', "a: the URL must be"),
+        ('{"a": "http://h", "a": "http://i"}', "a is there twice"),
+        ('{"a": "http://h"', "isn't valid JSON"),
+        ("nowhere.json", "the path of a JSON file that can be read (No such file or directory)"),
+    ],
+)
+def test_a_wrong_named_upstream_is_told(env: dict[str, str], text: str, told: str) -> None:
+    message = problem(env, CACHE_UPSTREAMS=text)
+    assert message.startswith("CACHE_UPSTREAMS (environment): ")
+    assert told in message
+    assert "sk-oops" not in message
+    assert "pw" not in message
+
+
+def test_one_name_has_one_upstream(env: dict[str, str]) -> None:
+    told = problem(env, CACHE_UPSTREAMS="groq=http://h", CACHE_UPSTREAM_GROQ="http://i")
+    assert "groq: CACHE_UPSTREAM_GROQ names an upstream for it as well" in told
