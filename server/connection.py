@@ -191,7 +191,8 @@ class Connection(TCPServer):
                     self.writer.write_eof()
                 return
             await super().protocol_send(event)
-        except OSError:  # ETIMEDOUT; the inherited one knows only ConnectionError
+        except (OSError, RuntimeError):
+            # ETIMEDOUT, of which the inherited one doesn't know, or closed already.
             await self.protocol.handle(Closed())
 
     async def _close(self) -> None:

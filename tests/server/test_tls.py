@@ -261,8 +261,8 @@ def https_upstream(pair: Pair) -> Iterator[int]:
             try:
                 with context.wrap_socket(accepted, server_side=True) as secured:
                     got = b""
-                    while not got.endswith(request()):
-                        got += secured.recv(65536)
+                    while not got.endswith(request()) and (data := secured.recv(65536)):
+                        got += data
                     length = b"content-length: %d\r\n\r\n" % len(body)
                     secured.sendall(answer + length + body)
             except OSError:
