@@ -28,6 +28,9 @@ Scope = Annotated[str | None, typer.Option(help="credential or shared (CACHE_SCO
 LogLevel = Annotated[
     str | None, typer.Option(help="silent, error, info or debug (CACHE_LOG_LEVEL).")
 ]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="The same as --log-level debug.", show_default=False)
+]
 _ERROR_LINE = re.compile(r"llm-cache: |\S+ ERR(OR)? |\S+ [A-Z-]+ +\S+  [45][0-9][0-9]  ")
 """A line of the log that tells of an error: at a start, of the proxy, of a call."""
 
@@ -41,12 +44,13 @@ def on(
     mode: Mode = None,
     scope: Scope = None,
     log_level: LogLevel = None,
+    verbose: Verbose = False,
 ) -> None:
     """Start the proxy in the background, or switch caching on.
 
     Example: llm-cache on --port 4100
     """
-    _switch("on", _flags(port, host, upstream, mode, scope, log_level))
+    _switch("on", _flags(port, host, upstream, mode, scope, log_level, verbose))
 
 
 def off(
@@ -56,6 +60,7 @@ def off(
     mode: Mode = None,
     scope: Scope = None,
     log_level: LogLevel = None,
+    verbose: Verbose = False,
 ) -> None:
     """Forward everything and store nothing, until `on`.
 
@@ -63,7 +68,7 @@ def off(
 
     Example: llm-cache off
     """
-    _switch("off", _flags(port, host, upstream, mode, scope, log_level))
+    _switch("off", _flags(port, host, upstream, mode, scope, log_level, verbose))
 
 
 def restart(
@@ -73,6 +78,7 @@ def restart(
     mode: Mode = None,
     scope: Scope = None,
     log_level: LogLevel = None,
+    verbose: Verbose = False,
 ) -> None:
     """Stop and start with the present settings.
 
@@ -80,7 +86,7 @@ def restart(
 
     Example: llm-cache restart
     """
-    flags = _flags(port, host, upstream, mode, scope, log_level)
+    flags = _flags(port, host, upstream, mode, scope, log_level, verbose)
     settings = load_settings(flags)  # a wrong setting is told before anything is stopped
     running = process.find(settings)
     cache = running.cache if running is not None else ""
@@ -106,12 +112,13 @@ def run(
     mode: Mode = None,
     scope: Scope = None,
     log_level: LogLevel = None,
+    verbose: Verbose = False,
 ) -> int:
     """Run the proxy in the foreground, for a service manager.
 
     Example: llm-cache run --port 4100
     """
-    settings = load_settings(_flags(port, host, upstream, mode, scope, log_level))
+    settings = load_settings(_flags(port, host, upstream, mode, scope, log_level, verbose))
     settings.make_home()
     from llm_cache.server import serve
 
@@ -275,6 +282,7 @@ def _flags(
     mode: str | None,
     scope: str | None,
     log_level: str | None,
+    verbose: bool,
 ) -> dict[str, object]:
     given = {
         "CACHE_PORT": port,
@@ -282,6 +290,6 @@ def _flags(
         "CACHE_UPSTREAM": upstream,
         "CACHE_MODE": mode,
         "CACHE_SCOPE": scope,
-        "CACHE_LOG_LEVEL": log_level,
+        "CACHE_LOG_LEVEL": log_level or ("debug" if verbose else None),
     }
     return {name: value for name, value in given.items() if value is not None}

@@ -4,7 +4,8 @@
 that isn't a hit in memory becomes a flight (see `flights`), whose task looks in the store, tries
 the other tiers and calls upstream; the client only follows. What always holds here:
 
-- What is forwardable is the client's own body; the key is made from it, never the other way round.
+- What is forwarded is the client's own body, but for a local upstream's billing lines (SPEC 4a);
+  the key is made of the client's own body, always.
 - An answer is stored only when it is whole by its framing and complete by its provider's format,
   and it is stored before its end goes out (see `landing`).
 - An answer that broke off is cut for the client too, never ended as if it were whole.
@@ -40,6 +41,7 @@ from llm_cache.server.signing import Signer
 from llm_cache.server.upstream import Caller, UpstreamFailed
 from llm_cache.settings import Settings
 from llm_cache.store import Store, Stored
+from llm_cache.wire.billing import BILLING, rewrite_billing
 from llm_cache.wire.encoding import ContentDecoder, acceptable, decoder
 from llm_cache.wire.headers import end_to_end
 from llm_cache.wire.keys import exact_key
@@ -364,6 +366,7 @@ class Exchanges:
             flight.stop_keeping()
         route = asked.route
         head = outgoing(route, asked.headers, asked.fields, self._token)
+        body = await self._forwarded_body(asked)
         try:
             if head.unsigned:
                 head.headers.extend(
@@ -373,11 +376,11 @@ class Exchanges:
                         route.method,
                         head.target,
                         head.headers,
-                        asked.body,
+                        body,
                     )
                 )
             async with self._caller.call(
-                route.upstream, route.method, head.target, head.headers, asked.body
+                route.upstream, route.method, head.target, head.headers, body
             ) as response:
                 if response.ends_with_head:
                     self.flights.close_to_joiners(flight)  # clients can't tell it isn't over yet
@@ -403,6 +406,20 @@ class Exchanges:
             gone = replace(asked.call(label, 499), note="given up: nobody waited for it any more")
             self._journal.note(gone)
             raise
+
+    async def _forwarded_body(self, asked: Asked) -> bytes:
+        """The client's bytes, but for what a local upstream's rule changes (SPEC 4a)."""
+        body, fixed = asked.body, 0
+        if asked.route.fixes_billing and BILLING in body:
+            body, fixed = await self._in_thread(rewrite_billing, body)
+        if asked.body:
+            route = asked.route
+            change = f", {fixed} billing header values fixed: {len(body)} bytes" if fixed else ""
+            self._journal.debug(
+                f"{route.method} {route.path} to {route.upstream.base_url}: "
+                f"body of {len(asked.body)} bytes{change}"
+            )
+        return body
 
     async def _upstream_failed(self, flight: Flight, asked: Asked, reason: str) -> None:
         status = flight.status if flight.began else 502

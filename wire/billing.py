@@ -15,7 +15,8 @@ from typing import Final
 FIXED: Final = b" cc_version=0; cc_entrypoint=0; cch=0;"
 """What stands for every value, in the form a value has."""
 
-_NAME: Final = b"x-anthropic-billing-header:"
+BILLING: Final = b"x-anthropic-billing-header:"
+"""What every such line begins with; a body without it stays as it is."""
 
 # A JSON string or one structural character. The string's parts are possessive: no backtracking.
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]:,]', re.DOTALL)
@@ -31,7 +32,7 @@ def rewrite_billing(body: bytes) -> tuple[bytes, int]:
 
     A body that isn't JSON, or has no such line there, comes back as it is, with 0.
     """
-    if _NAME not in body:
+    if BILLING not in body:
         return body, 0
     span = _system_span(body)
     if span is None:
