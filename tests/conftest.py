@@ -78,7 +78,9 @@ def proxy(home: Path, upstream: Upstream) -> Iterator[ProxyFactory]:
 
 def _is_ours_or_a_client_setting(name: str) -> bool:
     return (
-        name.startswith(("CACHE_", "LLM_CACHE_", "ANTHROPIC_", "OPENAI_"))
+        name.startswith(
+            ("CACHE_", "LLM_CACHE_", "ANTHROPIC_", "OPENAI_", "GOOGLE_", "GEMINI_", "AWS_")
+        )
         or "_API_KEY" in name
         or name.lower().endswith("_proxy")
     )

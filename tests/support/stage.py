@@ -24,6 +24,9 @@ from support.raw import Response
 from support.replies import Reply
 from support.upstream import Upstream, wait_until
 
+PROVIDERS = ("ANTHROPIC", "OPENAI", "GEMINI", "VERTEX", "BEDROCK", "MANTLE", "COHERE", "MISTRAL")
+"""Whose requests a stage's upstream answers."""
+
 TELLING = ("x-cache", "x-cache-key", "age", "date")
 """The only response headers in which a hit may differ from its miss."""
 
@@ -87,7 +90,9 @@ def assert_same(miss: Response, hit: Response) -> None:
 def running_stage(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Stage]:
     """A started stage with its home in `folder`; at the end nothing may have gone wrong in it."""
     with Upstream() as upstream:
-        given = {"CACHE_UPSTREAM_ANTHROPIC": upstream.url, **(settings or {})}
+        given = {f"CACHE_UPSTREAM_{name}": upstream.url for name in PROVIDERS} | dict(
+            settings or {}
+        )
         with running_proxy(folder / "home", given) as proxy:
             yield Stage(upstream, proxy)
         assert not upstream.errors, upstream.errors
