@@ -48,15 +48,24 @@ class Backend(Protocol):
         request: bytes | None = None,
         ttl: float | None = None,
         tallies: Mapping[str, Tally] | None = None,
+        created: float | None = None,
+        hits: int = 0,
     ) -> Entry:
         """Store an answer under all its keys, all or nothing; the limits hold when it returns.
 
         A key that pointed elsewhere moves here; an entry without a key left goes. StoreError means
-        that nothing was changed, tallies included. A negative ttl is a ValueError.
+        that nothing was changed, tallies included. A negative ttl is a ValueError. `created` and
+        `hits` are of an answer that was stored before (None: it is new); its age goes on.
         """
+
+    def answer_body(self, entry: Entry) -> bytes | None:
+        """Return the body of an entry without counting a use; None when it is gone or damaged."""
 
     def request_body(self, entry: Entry) -> bytes | None:
         """Return the request body kept with an entry, None when there is none (any more)."""
+
+    def keys_of(self, entry: Entry) -> list[bytes]:
+        """Return every key of an entry, the primary one first; none when it is gone."""
 
     def find(self, key_prefix_hex: str, limit: int) -> list[tuple[str, Entry]]:
         """Return up to `limit` entries with a key that starts so, each once, with that key."""

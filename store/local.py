@@ -216,6 +216,17 @@ class Store:
             self._log(f"store: entry {entry.id} should go but can't: {error}")
         return True
 
+    def answer_body(self, entry: Entry) -> bytes | None:
+        """Return the body of `entry` without counting a use: for a look, not for an answer.
+
+        None when it is gone or damaged; a damaged one stays for `get` to drop.
+        """
+        with self._door():
+            try:
+                return self._blobs.read(entry.digest, entry.size, entry.disk_size)
+            except BlobDamaged:
+                return None
+
     def request_body(self, entry: Entry) -> bytes | None:
         """Return the request body kept with `entry`, None when there is none (any more).
 
@@ -243,6 +254,12 @@ class Store:
                         transaction.remove_request(entry.id)
                 self._log(f"store: request body {entry.request_digest} dropped: {error}")
                 return None
+
+    def keys_of(self, entry: Entry) -> list[bytes]:
+        """Return every key of `entry`, the primary one first; none when it is gone."""
+        with self._door(), self._index.read_lock:
+            rows = self._index.read.execute(queries.KEYS_OF, (entry.id,)).fetchall()
+        return [row[0] for row in rows]
 
     def find(self, key_prefix_hex: str, limit: int) -> list[tuple[str, Entry]]:
         """Return up to `limit` entries with a key that starts so, each once, with that key.
@@ -295,14 +312,17 @@ class Store:
         request: bytes | None = None,
         ttl: float | None = None,
         tallies: Mapping[str, Tally] | None = None,
+        created: float | None = None,
+        hits: int = 0,
     ) -> Entry:
         """Store an answer under all its keys; `keys[0]` is the primary one.
 
         `request` is kept with it as long as there is room, `ttl` is in seconds (None: the store's
-        limit). All in one transaction: a key that pointed elsewhere moves here, an entry without a
-        key left goes, the limits hold when it returns, `tallies` are in the ledger. Raises
-        StoreError, and then nothing was changed: when it can't be written, or when the answer
-        alone is larger than `max_bytes`.
+        limit). `created` (unix seconds, None: now) and `hits` are of an answer that was stored
+        before: it is brought back as old as it is. All in one transaction: a key that pointed
+        elsewhere moves here, an entry without a key left goes, the limits hold when it returns,
+        `tallies` are in the ledger. Raises StoreError, and then nothing was changed: when it can't
+        be written, or when the answer alone is larger than `max_bytes`.
         """
         keys = tuple(dict.fromkeys(keys))
         if not keys:
@@ -318,7 +338,10 @@ class Store:
                     with self._write() as transaction:
                         # A clock read before the lock could be behind what others wrote since.
                         now = self._clock()
-                        added, disk_size = transaction.add(keys, meta, answer, asked, ttl, now)
+                        born = now if created is None else min(created, now)
+                        added, disk_size = transaction.add(
+                            keys, meta, answer, asked, ttl, born, now, hits
+                        )
                         # In place may be a blob of another size than the one drafted.
                         self._refuse_oversized(disk_size)
                         if tallies:
@@ -338,9 +361,9 @@ class Store:
             size=len(body),
             disk_size=disk_size,
             request_digest=asked.digest if asked is not None and kept else None,
-            created=now,
+            created=born,
             accessed=now,
-            hits=0,
+            hits=hits,
             ttl=ttl,
         )
         slot = Slot(Stored(entry, body), self.limits.expires(entry), transaction.removals)

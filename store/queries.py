@@ -25,6 +25,7 @@ _BY_PREFIX = (
     f"SELECT {_ENTRY}, k.key FROM keys k JOIN entries e ON e.id = k.entry"  # noqa: S608
     " JOIN blobs b ON b.digest = e.digest WHERE k.key >= ? ORDER BY k.key LIMIT ?"
 )
+KEYS_OF = "SELECT key FROM keys WHERE entry = ? ORDER BY rank"
 _PAGE = (
     f"SELECT {_ENTRY}, (SELECT key FROM keys WHERE entry = e.id ORDER BY rank LIMIT 1)"  # noqa: S608
     " FROM entries e INDEXED BY entries_used JOIN blobs b ON b.digest = e.digest"

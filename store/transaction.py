@@ -85,7 +85,9 @@ class Transaction:
         answer: Draft,
         request: Draft | None,
         ttl: float | None,
-        now: float,
+        created: float,
+        accessed: float,
+        hits: int,
     ) -> tuple[int, int]:
         """Add an entry and point all its keys at it; return its id and its blob's size on disk."""
         digest = bytes.fromhex(answer.digest)
@@ -98,8 +100,8 @@ class Transaction:
         self.last_id += 1
         entry = self.last_id
         self._db.execute(
-            "INSERT INTO entries VALUES(?, ?, ?, ?, ?, 0, ?, ?)",
-            (entry, digest, request_digest, now, now, ttl, meta),
+            "INSERT INTO entries VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+            (entry, digest, request_digest, created, accessed, hits, ttl, meta),
         )
         self.entries += 1
         self._step("entry-inserted")

@@ -371,3 +371,45 @@ def test_a_closed_store_says_so(opened: Any) -> None:
     for call in (lambda: store.get(KEY), lambda: store.put([KEY], b"", b""), store.totals):
         with pytest.raises(StoreError, match="closed"):
             call()
+
+
+def test_a_look_at_an_answer_is_no_use_of_it(opened: Any) -> None:
+    store = opened()
+    entry = store.put([KEY], b"meta", b"body")
+    assert store.answer_body(entry) == b"body"
+    store.flush()
+    [(_, seen)] = store.entries()
+    assert (seen.hits, seen.accessed) == (0, entry.accessed)
+    store.delete(KEY)
+    assert store.answer_body(entry) is None
+
+
+def test_an_entry_tells_all_its_keys_the_primary_one_first(opened: Any) -> None:
+    store = opened()
+    entry = store.put([THIRD, KEY, OTHER], b"", b"body")
+    assert store.keys_of(entry) == [THIRD, KEY, OTHER]
+    store.put([KEY], b"", b"newer")
+    assert store.keys_of(entry) == [THIRD, OTHER]
+    store.delete(THIRD)
+    assert store.keys_of(entry) == []
+
+
+def test_an_answer_brought_back_is_as_old_and_as_used_as_it_was(opened: Any, clock: Any) -> None:
+    store = opened(ttl_sec=100)
+    entry = store.put([KEY, OTHER], b"meta", b"body", request=b"asked")
+    store.get(KEY)
+    clock.now += 60
+    [(_, entry)] = store.entries()
+    store.delete(KEY)
+    store.put(
+        *([KEY, OTHER], entry.meta, b"body"),
+        request=b"asked",
+        created=entry.created,
+        hits=entry.hits,
+    )
+    back = opened(ttl_sec=100).get(OTHER).entry
+    assert (back.created, back.hits, back.accessed) == (entry.created, 1, clock.now)
+    clock.now += 40
+    assert store.get(KEY) is None
+    future = store.put([KEY], b"", b"body", created=clock.now + 1000)
+    assert future.created == clock.now
