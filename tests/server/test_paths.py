@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.anthropic_wire import message, request
@@ -247,7 +247,8 @@ def test_no_proxy_of_the_environment_gets_the_key(proxy: ProxyFactory, upstream:
     upstream.default = json_reply(message())
     with Upstream(json_reply(b"{}")) as elsewhere:
         names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-        running = proxy(**dict.fromkeys(names, elsewhere.url), ANTHROPIC_API_KEY_REAL="sk-ant-real")
+        settings: dict[str, Any] = dict.fromkeys(names, elsewhere.url)
+        running = proxy(ANTHROPIC_API_KEY_REAL="sk-ant-real", **settings)
         assert running.ask(request()).status == 200
         assert running.get("/v1/models", {"anthropic-version": "2023-06-01"}).status_code == 200
         assert upstream.call_count == 2

@@ -71,7 +71,7 @@ SETUPS = {
 }
 
 
-@pytest.fixture(scope="module", params=SETUPS.values(), ids=SETUPS.keys())
+@pytest.fixture(scope="module", params=list(SETUPS.values()), ids=list(SETUPS))
 def aftermath(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Proxy, list[bytes]]]:

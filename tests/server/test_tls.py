@@ -215,18 +215,18 @@ def test_wrong_files_refuse_to_start_in_one_clear_line(
         check=True,
         capture_output=True,
     )
-    files: dict[str, Path | None] = {
-        "no such file": {"c": tmp_path / "none.crt", "k": key},
-        "only one": {"c": certificate, "k": None},
-        "not PEM": {"c": garbage, "k": key},
-        "empty": {"c": garbage, "k": key},
-        "another key": {"c": certificate, "k": make_pair(tmp_path, "other").key},
-        "swapped": {"c": key, "k": certificate},
-        "passphrase": {"c": certificate, "k": locked},
+    certfile, keyfile = {
+        "no such file": (tmp_path / "none.crt", key),
+        "only one": (certificate, None),
+        "not PEM": (garbage, key),
+        "empty": (garbage, key),
+        "another key": (certificate, make_pair(tmp_path, "other").key),
+        "swapped": (key, certificate),
+        "passphrase": (certificate, locked),
     }[fault]
-    settings = {"CACHE_PORT": str(unused_port()), "CACHE_TLS_CERTFILE": str(files["c"])}
-    if files["k"] is not None:
-        settings["CACHE_TLS_KEYFILE"] = str(files["k"])
+    settings = {"CACHE_PORT": str(unused_port()), "CACHE_TLS_CERTFILE": str(certfile)}
+    if keyfile is not None:
+        settings["CACHE_TLS_KEYFILE"] = str(keyfile)
     ended = subprocess.run(
         COMMAND,
         env=clean_environment(home, settings),
@@ -294,14 +294,18 @@ def test_an_upstream_with_another_hosts_certificate_gets_no_key(
     """Vouched for, but for another name; one that is vouched for under its own is believed."""
     other = make_pair(tmp_path, "other", "DNS:other.example.com")
     with https_upstream(other) as port:
-        trusting = {"SSL_CERT_FILE": str(other.certificate)}
-        running = proxy(CACHE_UPSTREAM_ANTHROPIC=f"https://localhost:{port}", **trusting)
+        running = proxy(
+            CACHE_UPSTREAM_ANTHROPIC=f"https://localhost:{port}",
+            SSL_CERT_FILE=str(other.certificate),
+        )
         answer = running.ask(request())
         assert answer.status == 502
         assert b"mismatch" in answer.body.lower()
         running.stop()
     own = make_pair(tmp_path, "own")
     with https_upstream(own) as port:
-        trusting = {"SSL_CERT_FILE": str(own.certificate)}
-        running = proxy(CACHE_UPSTREAM_ANTHROPIC=f"https://localhost:{port}", **trusting)
+        running = proxy(
+            CACHE_UPSTREAM_ANTHROPIC=f"https://localhost:{port}",
+            SSL_CERT_FILE=str(own.certificate),
+        )
         assert running.ask(request()).body == message()
