@@ -30,10 +30,14 @@ class Backend(Protocol):
     def ledger(self) -> LedgerBackend:
         """The ledger kept with the answers; `clear` leaves it alone."""
 
-    def get(self, key: bytes, *, max_age: float | None = None) -> Stored | None:
+    def get(
+        self, key: bytes, *, max_age: float | None = None, stale: bool = False
+    ) -> Stored | None:
         """Return what `key` points to, whole and verified, or None.
 
         None when there is nothing, when it is expired, damaged, or `max_age` seconds old or more.
+        With `stale`, what became so less than the limit `stale_sec` ago is returned too; nothing
+        else ever sees it.
         """
 
     def get_in_memory(self, key: bytes, *, max_age: float | None = None) -> Stored | None:

@@ -114,18 +114,21 @@ class Store:
 
     # -- reading
 
-    def get(self, key: bytes, *, max_age: float | None = None) -> Stored | None:
+    def get(
+        self, key: bytes, *, max_age: float | None = None, stale: bool = False
+    ) -> Stored | None:
         """Return what `key` points to, whole and verified, or None.
 
         None when there is nothing, when it is expired or damaged (then it is dropped, and damage
-        is logged), or when it is `max_age` seconds old or more. Raises StoreError when the index
-        can't be read.
+        is logged), or when it is `max_age` seconds old or more. With `stale`, what is expired, or
+        `max_age` old, by less than the limit `stale_sec` is returned too. Raises StoreError when
+        the index can't be read.
         """
         stored = self.get_in_memory(key, max_age=max_age)
         if stored is not None:
             return stored
         with self._door():
-            return self._get_from_disk(key, max_age)
+            return self._get_from_disk(key, max_age, stale)
 
     def get_in_memory(self, key: bytes, *, max_age: float | None = None) -> Stored | None:
         """Return what `key` points to if the memory tier has it: microseconds, no file opened.
@@ -161,7 +164,7 @@ class Store:
         self._touches.note(entry.id, now)
         return stored
 
-    def _get_from_disk(self, key: bytes, max_age: float | None) -> Stored | None:
+    def _get_from_disk(self, key: bytes, max_age: float | None, stale: bool) -> Stored | None:
         while True:
             with self._index.read_lock:
                 row = self._index.read.execute(queries.BY_KEY, (key,)).fetchone()
@@ -169,14 +172,18 @@ class Store:
                 return None
             entry = queries.entry_of(row)
             now = self._clock()
-            if self.limits.expires(entry) <= now:
+            expires = self.limits.expires(entry)
+            if expires <= self.limits.gone_at(now):
                 self._drop(entry, lambda: True)
+                return None
+            if expires <= now and not stale:
                 return None
             if entry.created > now:  # the clock was set back: its age starts now
                 with self._write() as transaction:
                     transaction.arrived(entry.id, now)
                 continue
-            if max_age is not None and now - entry.created >= max_age:
+            patience = self.limits.stale_sec if stale else 0
+            if max_age is not None and now - entry.created >= max_age + patience:
                 return None
             try:
                 body = self._blobs.read(entry.digest, entry.size, entry.disk_size)
@@ -187,7 +194,8 @@ class Store:
                     return None
                 continue
             stored = Stored(entry, body)
-            self._memory.keep(key, Slot(stored, self.limits.expires(entry), row[-1]))
+            if now < expires:
+                self._memory.keep(key, Slot(stored, expires, row[-1]))
             self._touches.note(entry.id, now)
             return stored
 

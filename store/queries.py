@@ -93,12 +93,13 @@ def page_after(db: sqlite3.Connection, last: Entry | None) -> list[tuple[str, En
 
 def is_beyond(limits: Limits, now: float, extremes: Row) -> bool:
     """Tell whether the row of `EXTREMES` breaks a limit, or has a time that is yet to come."""
+    gone = limits.gone_at(now)
     entries, size, oldest, due, *latest = extremes
     return bool(
         (limits.max_entries and entries > limits.max_entries)
         or (limits.max_bytes and size > limits.max_bytes)
-        or (limits.ttl_sec and oldest is not None and oldest + limits.ttl_sec <= now)
-        or (due is not None and due <= now)
+        or (limits.ttl_sec and oldest is not None and oldest + limits.ttl_sec <= gone)
+        or (due is not None and due <= gone)
         or any(time is not None and time > now for time in latest)
     )
 

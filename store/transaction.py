@@ -263,13 +263,14 @@ class Transaction:
         self._touched.update(batch)
 
     def expired(self, limits: Limits, now: float, most: int) -> list[int]:
-        """Return up to `most` entries that are expired, by index."""
+        """Return up to `most` entries that are expired and not kept any more, by index."""
+        gone = limits.gone_at(now)
         due = [
             row[0]
             for row in self._db.execute(
                 "SELECT id FROM entries INDEXED BY entries_due"
                 " WHERE ttl IS NOT NULL AND created + ttl <= ? LIMIT ?",
-                (now, most),
+                (gone, most),
             )
         ]
         if limits.ttl_sec and len(due) < most:
@@ -279,7 +280,7 @@ class Transaction:
                 " WHERE ttl IS NULL ORDER BY created LIMIT ?",
                 (most - len(due),),
             ):
-                if created + limits.ttl_sec > now:
+                if created + limits.ttl_sec > gone:
                     break
                 due.append(entry)
         return due

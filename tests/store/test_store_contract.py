@@ -172,6 +172,53 @@ def test_an_entry_expires_when_its_age_reaches_the_ttl(
     assert store.totals() == Totals(0, 0)
 
 
+@pytest.mark.parametrize("memory", [0, 1 << 20])
+def test_an_expired_entry_is_kept_for_who_asks_for_a_stale_one(
+    opened: Any, clock: Any, memory: int
+) -> None:
+    store = opened(ttl_sec=10, stale_sec=5, max_memory_bytes=memory)
+    store.put([KEY], b"meta", b"body")
+    store.put([OTHER], b"", b"by its own", ttl=20)
+    assert store.get(KEY, stale=True).body == b"body"
+    clock.now += 14.75
+    store.flush()
+    assert store.get(KEY) is None
+    assert store.get_in_memory(KEY) is None
+    stale = store.get(KEY, stale=True)
+    assert (stale.body, stale.entry.meta) == (b"body", b"meta")
+    assert store.get_in_memory(KEY) is None
+    assert store.get(OTHER).body == b"by its own"
+    assert [entry.size for _, entry in store.entries()] == [len(b"by its own")]
+    assert store.find(KEY.hex(), 9) == []
+    assert store.totals().entries == 2
+    clock.now += 0.25
+    assert store.get(KEY, stale=True) is None
+    assert store.totals().entries == 1
+    clock.now += 10
+    store.flush()
+    assert store.totals().entries == 0
+
+
+def test_a_stale_entry_may_be_as_much_older_than_asked(opened: Any, clock: Any) -> None:
+    store = opened(ttl_sec=0, stale_sec=5)
+    store.put([KEY], b"", b"body")
+    clock.now += 12
+    assert store.get(KEY, max_age=8) is None
+    assert store.get(KEY, max_age=8, stale=True).body == b"body"
+    assert store.get(KEY, max_age=7, stale=True) is None
+    assert store.get(KEY).body == b"body"
+
+
+def test_a_new_answer_takes_the_place_of_a_stale_one(opened: Any, clock: Any) -> None:
+    store = opened(ttl_sec=10, stale_sec=100)
+    store.put([KEY], b"", b"old")
+    clock.now += 50
+    assert store.get(KEY, stale=True).body == b"old"
+    store.put([KEY], b"", b"new")
+    assert store.get(KEY, stale=True).body == b"new"
+    assert store.totals().entries == 1
+
+
 def test_a_ttl_of_zero_is_over_at_once_and_no_ttl_never_ends(opened: Any, clock: Any) -> None:
     store = opened(ttl_sec=0)
     store.put([KEY], b"", b"body", ttl=0)

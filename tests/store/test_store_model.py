@@ -40,10 +40,11 @@ class StoreAgainstModel(RuleBasedStateMachine):
         most=st.sampled_from([0, 2, 4]),
         size=st.sampled_from([0, 700, 1_500]),
         memory=st.sampled_from([0, 5_000, 1 << 20]),
+        stale=st.sampled_from([0, 6]),
     )
-    def begin(self, ttl: float, most: int, size: int, memory: int) -> None:
+    def begin(self, ttl: float, most: int, size: int, memory: int, stale: float) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.limits = Limits(ttl, most, size, memory)
+        self.limits = Limits(ttl, most, size, memory, stale)
         self.now = 1_000.0
         self.turn = 0
         self.held: list[Held] = []
@@ -65,9 +66,12 @@ class StoreAgainstModel(RuleBasedStateMachine):
         self.now += 1 / 1_024
         return self.turn
 
-    def is_expired(self, held: Held) -> bool:
+    def is_expired(self, held: Held, now: float | None = None) -> bool:
         ttl = held.ttl if held.ttl is not None else self.limits.ttl_sec or float("inf")
-        return held.created + ttl <= self.now
+        return held.created + ttl <= (self.now if now is None else now)
+
+    def is_gone(self, held: Held) -> bool:
+        return self.is_expired(held, self.now - self.limits.stale_sec)
 
     def bytes(self) -> int:
         bodies = {held.body for held in self.held} | {held.request for held in self.held}
@@ -98,15 +102,20 @@ class StoreAgainstModel(RuleBasedStateMachine):
                 self.held.pop(0)
         assert self.store.request_body(entry) == new.request
 
-    @rule(key=st.sampled_from(KEYS), max_age=st.sampled_from([None, 0, 4]))
-    def get(self, key: bytes, max_age: float | None) -> None:
+    @rule(key=st.sampled_from(KEYS), max_age=st.sampled_from([None, 0, 4]), stale=st.booleans())
+    def get(self, key: bytes, max_age: float | None, stale: bool) -> None:
         turn = self.tick()
-        stored = self.store.get(key, max_age=max_age)
+        stored = self.store.get(key, max_age=max_age, stale=stale)
         held = next((held for held in self.held if key in held.keys), None)
-        if held is not None and self.is_expired(held):
+        if held is not None and self.is_gone(held):
             self.held.remove(held)
             held = None
-        if held is None or (max_age is not None and self.now - held.created >= max_age):
+        if held is not None and not stale and self.is_expired(held):
+            held = None
+        oldest = float("inf") if max_age is None else max_age
+        if held is None or self.now - held.created >= oldest + (
+            self.limits.stale_sec if stale else 0
+        ):
             assert stored is None
             return
         assert stored is not None
@@ -134,7 +143,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule()
     def flush(self) -> None:
         self.store.flush()
-        self.held = [held for held in self.held if not self.is_expired(held)]
+        self.held = [held for held in self.held if not self.is_gone(held)]
 
     @rule()
     def reopen(self) -> None:
