@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from llm_cache import __version__
-from llm_cache.cli import demo, inspect, lifecycle, monitor, stats
+from llm_cache.cli import demo, exec, inspect, lifecycle, monitor, stats
 from llm_cache.errors import LlmCacheError
 
 app = typer.Typer(
@@ -44,6 +44,8 @@ for _name, _command in (
     ("demo", demo.demo),
 ):
     app.command(_name)(_command)
+# From the command's name on, nothing is an option of ours.
+app.command("exec", context_settings={"allow_interspersed_args": False})(exec.exec_)
 
 
 @app.callback(invoke_without_command=True)
