@@ -6,7 +6,6 @@ Every request passes `_http` once. Nothing is read of its body before the guard 
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,7 +67,7 @@ class App:
                 # An answer that began and isn't ended makes Hypercorn cut the connection.
                 pass
             except Exception as error:
-                self._journal.problem(f"internal error: {_where(error)}")
+                self._journal.internal_error(error)
                 raise
             finally:
                 self.active.discard(task)
@@ -206,10 +205,3 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return
-
-
-def _where(error: Exception) -> str:
-    """The error and its innermost frames on one line; no values, so nothing secret."""
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    places = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
-    return f"{type(error).__name__} at {places}"

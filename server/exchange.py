@@ -87,7 +87,7 @@ class Exchanges:
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(4, "llm-cache")
         self._strippers = ThreadPoolExecutor(4, "llm-cache-normalize")
-        self.flights = Flights()
+        self.flights = Flights(journal.internal_error)
         self.off = settings.off
         """True: forward everything, store nothing. Switched by `POST /cache/mode`."""
         self.fast_hits = 0

@@ -224,9 +224,11 @@ class Follower:
 
 
 class Flights:
-    """The table of flights by request key, and all flights under way."""
+    """The table of flights by request key, and all flights under way. `report` hears of an error
+    that nothing here expects."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[BaseException], None]) -> None:
+        self._report = report
         self._by_key: dict[bytes, Flight] = {}
         self._all: set[Flight] = set()
 
@@ -264,6 +266,7 @@ class Flights:
         if task.cancelled():
             flight.fail("given up: nobody waited for it")
         elif error := task.exception():
+            self._report(error)
             flight.fail(f"internal error: {type(error).__name__}")
         else:
             flight.fail("the answer ended without an end")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import traceback
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -194,6 +195,13 @@ class Journal:
         line = f"{_stamp(self._clock())} ERR  {text}"
         self.errors.append(line)
         self._log.write("error", [line])
+
+    def internal_error(self, error: BaseException) -> None:
+        """A fault of our own. Told are the kind and the innermost frames; no values, so nothing
+        secret."""
+        frames = traceback.extract_tb(error.__traceback__)[-3:]
+        places = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+        self.problem(f"internal error: {type(error).__name__} at {places}")
 
     def debug(self, text: str) -> None:
         """A line for who looks closely."""

@@ -80,8 +80,14 @@ async def read(follower: Follower) -> bytes:
 
 
 @pytest.fixture
-async def flights() -> AsyncIterator[Flights]:
-    table = Flights()
+def reported() -> list[BaseException]:
+    """The errors a flight didn't expect."""
+    return []
+
+
+@pytest.fixture
+async def flights(reported: list[BaseException]) -> AsyncIterator[Flights]:
+    table = Flights(reported.append)
     yield table
     await settled()
     assert len(table) == 0
@@ -273,8 +279,8 @@ async def test_an_answer_that_is_whole_is_finished_though_nobody_waits(
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("bug"), asyncio.CancelledError()])
-async def test_whatever_happens_in_a_flight_it_ends_for_its_followers(
-    flights: Flights, upstream: Upstream, fault: BaseException
+async def test_whatever_happens_in_a_flight_it_ends_for_its_followers_and_is_reported(
+    flights: Flights, upstream: Upstream, fault: BaseException, reported: list[BaseException]
 ) -> None:
     def faults(flight: Flight) -> None:
         raise fault
@@ -285,6 +291,8 @@ async def test_whatever_happens_in_a_flight_it_ends_for_its_followers(
     with pytest.raises(FlightFailed):
         await client
     assert repr(flight) == "<Flight failed status=200 chunks=1 followers=0>"
+    await settled()
+    assert reported == ([fault] if isinstance(fault, RuntimeError) else [])
 
 
 async def test_a_flight_that_returns_without_an_end_is_a_failed_one(flights: Flights) -> None:
