@@ -1,4 +1,4 @@
-"""AWS event streams: what the bytes say wherever they are split, and nothing once they are wrong."""
+"""AWS event streams: what the bytes say wherever they are split, nothing once they are wrong."""
 
 from __future__ import annotations
 
