@@ -49,7 +49,9 @@ _PROVIDERS = (
     ("api.anthropic.com", "anthropic"),
     ("api.openai.com", "openai"),
     ("generativelanguage.googleapis.com", "gemini"),
+    ("aiplatform.googleapis.com", "vertex"),
     ("bedrock-runtime.", "bedrock"),
+    ("bedrock-mantle.", "mantle"),
 )
 """Beginnings of host names and the provider that answers there."""
 
