@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
-from conftest import ProxyFactory
 from support.anthropic_wire import message, request, stream
 from support.leaks import nothing_left_behind
 from support.proxy import Proxy, anthropic_headers
@@ -17,7 +17,7 @@ BODY = request("same question")
 
 
 @pytest.fixture
-def one(proxy: ProxyFactory, upstream: Upstream) -> Proxy:
+def one(proxy: Callable[..., Proxy], upstream: Upstream) -> Proxy:
     """A proxy that has the answer to BODY."""
     upstream.default = json_reply(message("hé"))
     started = proxy()
@@ -54,7 +54,7 @@ def raw_head(response: Response) -> list[bytes]:
 
 @pytest.mark.parametrize("form", ["sized", "stream", "gzip"])
 def test_the_short_way_answers_byte_for_byte_as_the_long_way(
-    proxy: ProxyFactory, upstream: Upstream, form: str
+    proxy: Callable[..., Proxy], upstream: Upstream, form: str
 ) -> None:
     plain = json_reply(message("hé"), headers=[("request-id", "req_1")])
     upstream.default = {
@@ -132,7 +132,9 @@ def test_a_known_head_with_its_body_in_pieces_is_answered_once_it_is_whole(one: 
             assert response.body == message("hé")
 
 
-def test_a_refused_head_is_never_remembered(proxy: ProxyFactory, upstream: Upstream) -> None:
+def test_a_refused_head_is_never_remembered(
+    proxy: Callable[..., Proxy], upstream: Upstream
+) -> None:
     upstream.default = json_reply(message("secret"))
     one = proxy(CACHE_AUTH_TOKEN="right-token")
     right = asked(one, BODY, ("x-cache-auth", "right-token"))
@@ -173,7 +175,7 @@ def test_control_headers_and_body_fields_work_on_the_short_way(one: Proxy) -> No
 
 
 def test_a_client_that_reads_no_gzip_gets_none_on_either_way(
-    proxy: ProxyFactory, upstream: Upstream
+    proxy: Callable[..., Proxy], upstream: Upstream
 ) -> None:
     upstream.default = gzip_reply(json_reply(message("hé")))
     one = proxy()
@@ -205,7 +207,7 @@ def test_an_unusual_head_always_goes_the_long_way(one: Proxy, change: object) ->
 
 
 def test_a_connection_in_use_outlives_the_idle_time(
-    proxy: ProxyFactory, upstream: Upstream
+    proxy: Callable[..., Proxy], upstream: Upstream
 ) -> None:
     upstream.default = json_reply(message("hé"))
     one = proxy(CACHE_CLIENT_TIMEOUT_SEC="1")
@@ -219,7 +221,7 @@ def test_a_connection_in_use_outlives_the_idle_time(
 
 
 def test_a_body_that_never_comes_ends_with_the_idle_time(
-    proxy: ProxyFactory, upstream: Upstream
+    proxy: Callable[..., Proxy], upstream: Upstream
 ) -> None:
     upstream.default = json_reply(message("hé"))
     one = proxy(CACHE_CLIENT_TIMEOUT_SEC="1")
