@@ -8,6 +8,7 @@ in the ledger, so a repeat sent after the last byte is a hit and `kill -9` loses
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor
@@ -22,11 +23,11 @@ from llm_cache.server.requests import Control
 from llm_cache.server.routing import Route
 from llm_cache.server.upstream import Response
 from llm_cache.store import Store
-from llm_cache.wire import strict_json
+from llm_cache.wire import readable, strict_json
 from llm_cache.wire.encoding import ContentDecoder, decoder
 from llm_cache.wire.normalize import FurtherKeys
 from llm_cache.wire.prices import Prices
-from llm_cache.wire.provider import Answer, Endpoint, Watcher
+from llm_cache.wire.provider import Answer, Endpoint, Json, Watcher
 
 END_WAIT_SEC = 0.25
 """How long the last bytes of an answer that is complete by its events wait for the upstream's end,
@@ -75,6 +76,7 @@ class Landing:
         threads: Executor,
         max_entry_bytes: int,
         store_requests: bool,
+        ttl_deterministic_sec: float | None,
     ) -> None:
         self._flight = flight
         self._flights = flights
@@ -86,6 +88,7 @@ class Landing:
         self._threads = threads
         self._max_entry_bytes = max_entry_bytes
         self._store_requests = store_requests
+        self._ttl_deterministic_sec = ttl_deterministic_sec
         self._size = 0
         self._decoded_size = 0
         self._watcher: Watcher | None = None
@@ -234,29 +237,48 @@ class Landing:
             if not storable:
                 self._store.ledger.add(tally(call))
                 return call, None
-            meta = encode_meta(call, response.headers, endpoint.name)
+            prompt = ""
+            if self._store_requests:
+                prompt = readable.prompt(call.provider, endpoint.name, asked.body)
+            meta = encode_meta(call, response.headers, endpoint.name, prompt)
             keys = [asked.key, self._keys.normalized, self._keys.suffix]
             self._store.put(
                 [key for key in keys if key is not None],
                 meta,
                 self._flight.so_far() + held,
                 request=asked.body if self._store_requests else None,
-                ttl=asked.control.ttl,
+                ttl=self._ttl(asked, endpoint),
                 tallies=tally(call),
             )
             return replace(call, stored=True), None
         except StoreError as error:
             return replace(call, note=f"not stored: {error}"), error
 
+    def _ttl(self, asked: Asked, endpoint: Endpoint) -> float | None:
+        """How long the answer is kept, in seconds; None: as long as the store keeps any."""
+        seconds = self._ttl_deterministic_sec
+        if asked.control.ttl is not None or seconds is None:
+            return asked.control.ttl
+        doc = _request_doc(asked)
+        if doc is None or not asked.route.provider.is_deterministic(endpoint, doc):
+            return None
+        return seconds or math.inf
+
 
 def _asked_model(asked: Asked, endpoint: Endpoint) -> str | None:
+    doc = _request_doc(asked)
+    if doc is None:
+        return None
+    return asked.route.provider.request_model(endpoint, asked.route.path, doc)
+
+
+def _request_doc(asked: Asked) -> Json | None:
+    """The request's JSON object, None when its body isn't one."""
     try:
         doc = strict_json.parse(asked.body)
     except ValueError:
         return None
-    if not isinstance(doc, dict):
-        return None
-    return asked.route.provider.request_model(endpoint, asked.route.path, doc)
+    return doc if isinstance(doc, dict) else None
 
 
 def _content_length(headers: Headers) -> int | None:

@@ -38,8 +38,9 @@ class Replay:
     snippet: str
 
 
-def encode_meta(call: Call, headers: Headers, endpoint: str) -> bytes:
-    """The meta of an answer, to be stored beside its body. `headers` are the upstream's."""
+def encode_meta(call: Call, headers: Headers, endpoint: str, prompt: str = "") -> bytes:
+    """The meta of an answer, to be stored beside its body. `headers` are the upstream's; `prompt`
+    is the request's first words, "" when requests aren't kept."""
     return json.dumps(
         {
             "status": call.status,
@@ -53,6 +54,7 @@ def encode_meta(call: Call, headers: Headers, endpoint: str) -> bytes:
             "usage": asdict(call.usage) if call.usage else None,
             "nano_usd": call.nano_usd,
             "snippet": call.snippet,
+            "prompt": prompt,
         },
         separators=(",", ":"),
     ).encode()
