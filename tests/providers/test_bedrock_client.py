@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -271,8 +272,11 @@ def test_an_exception_in_a_stream_reaches_the_client_and_is_not_stored(
     whole = wire.conversation()
     stage.upstream.script(streamed([*whole[:3], wire.exception()]), streamed(whole))
     asked = talk(stage)
-    with pytest.raises(EventStreamError, match=r"throttlingException.*Too many tokens"):
-        list(client.converse_stream(**asked)["stream"])
+    with (
+        closing(client.converse_stream(**asked)["stream"]) as stream,
+        pytest.raises(EventStreamError, match=r"throttlingException.*Too many tokens"),
+    ):
+        list(stream)
     answer = client.converse_stream(**asked)
     assert label(answer) == "MISS"
     assert len(list(answer["stream"])) == len(whole)
