@@ -52,6 +52,7 @@ def from_ledger(settings: Settings) -> dict[str, Any]:
             ttl_sec=settings.ttl_sec,
             max_entries=settings.max_entries,
             max_bytes=settings.max_bytes,
+            stale_sec=settings.stale_if_error_sec,
             max_memory_bytes=0,
         )
         store = Store.open(settings.store_dir, limits)
@@ -67,6 +68,7 @@ def from_ledger(settings: Settings) -> dict[str, Any]:
         "cache": None,
         **sizes,
         "session": None,
+        "by_provider": figures.by_provider(tallies),
         "by_model": figures.by_model(tallies),
     }
 

@@ -40,6 +40,8 @@ class Settings:
     host: str = "127.0.0.1"
     auth_token: str | None = field(default=None, repr=False)
     ttl_sec: int = 604800
+    ttl_deterministic_sec: int | None = None  # None = as ttl_sec
+    stale_if_error_sec: int = 0
     max_entries: int = 5000
     max_bytes: int = 2 << 30
     off: bool = False
@@ -376,6 +378,14 @@ _FIELDS: Mapping[str, tuple[str, Parser]] = {
     "CACHE_HOST": ("host", _host),
     "CACHE_AUTH_TOKEN": ("auth_token", _secret),
     "CACHE_TTL_SEC": ("ttl_sec", _integer(0, _LARGEST, "must be whole seconds, 0 for no limit")),
+    "CACHE_TTL_DETERMINISTIC_SEC": (
+        "ttl_deterministic_sec",
+        _integer(0, _LARGEST, "must be whole seconds, 0 for no limit"),
+    ),
+    "CACHE_STALE_IF_ERROR_SEC": (
+        "stale_if_error_sec",
+        _integer(0, _LARGEST, "must be whole seconds, 0 for never"),
+    ),
     "CACHE_MAX_ENTRIES": ("max_entries", _count),
     "CACHE_MAX_BYTES": ("max_bytes", _size(0)),
     "CACHE_OFF": ("off", _switch),

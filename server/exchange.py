@@ -233,7 +233,7 @@ class Exchanges:
             raise Refused(Refusal(502, "upstream_error", str(failure))) from None
         if flight.found is not None:
             found = flight.found
-            if led or _fresh_enough(found, asked):
+            if led or self._fresh_enough(found, asked):
                 await self._replay(
                     found.stored, found.label, asked.key, asked.fields, send, asked.started
                 )
@@ -253,8 +253,6 @@ class Exchanges:
             elif not led:
                 await self._relay_alone(asked, send)
                 return
-        if not led:  # a cookie is meant for the client that was answered first
-            headers = [h for h in headers if h[0] not in (b"set-cookie", b"set-cookie2")]
         label = _label(flight, asked, led)
         await send(
             {
@@ -273,6 +271,11 @@ class Exchanges:
             if not led and flight.ended:
                 self._journal.note(_joined(flight, asked, label))
         await send({"type": "http.response.body", "body": b""})
+
+    def _fresh_enough(self, found: Found, asked: Asked) -> bool:
+        ttl = asked.control.ttl
+        patience = self._settings.stale_if_error_sec if found.label == "HIT-STALE" else 0
+        return ttl is None or time.time() - found.stored.entry.created < ttl + patience
 
     async def _relay_alone(self, asked: Asked, send: Send) -> None:
         """Ask upstream for a joiner whom the answer of the flight it joined doesn't suit."""
@@ -317,10 +320,12 @@ class Exchanges:
         keys = self._make_further_keys(asked)
         return self._first_of(asked, _further(keys)), keys
 
-    def _first_of(self, asked: Asked, keys: Iterable[tuple[bytes, str]]) -> Found | None:
+    def _first_of(
+        self, asked: Asked, keys: Iterable[tuple[bytes, str]], stale: bool = False
+    ) -> Found | None:
         try:
             for key, label in keys:
-                stored = self._store.get(key, max_age=asked.control.ttl)
+                stored = self._store.get(key, max_age=asked.control.ttl, stale=stale)
                 if stored is not None:
                     return Found(stored, label)
         except StoreError as error:
@@ -382,6 +387,10 @@ class Exchanges:
             async with self._caller.call(
                 route.upstream, route.method, head.target, head.headers, body
             ) as response:
+                if response.status >= 500:
+                    reason = f"upstream {route.upstream.base_url} answered {response.status}"
+                    if await self._answer_stale(flight, asked, keys, reason):
+                        return
                 if response.ends_with_head:
                     self.flights.close_to_joiners(flight)  # clients can't tell it isn't over yet
                 flight.begin(response.status, self._client_headers(response.headers))
@@ -396,11 +405,13 @@ class Exchanges:
                     threads=self._threads,
                     max_entry_bytes=self._settings.max_entry_bytes,
                     store_requests=self._settings.store_requests,
+                    ttl_deterministic_sec=self._settings.ttl_deterministic_sec,
                 )
                 label = _label(flight, asked, led=True)
                 await landing.bring_in(response, label, may_store=storing)
         except UpstreamFailed as error:
-            await self._upstream_failed(flight, asked, str(error))
+            if flight.began or not await self._answer_stale(flight, asked, keys, str(error)):
+                await self._upstream_failed(flight, asked, str(error))
         except asyncio.CancelledError:
             label = _label(flight, asked, led=True)
             gone = replace(asked.call(label, 499), note="given up: nobody waited for it any more")
@@ -420,6 +431,25 @@ class Exchanges:
                 f"body of {len(asked.body)} bytes{change}"
             )
         return body
+
+    async def _answer_stale(
+        self, flight: Flight, asked: Asked, keys: FurtherKeys, reason: str
+    ) -> bool:
+        """Land with an expired answer in place of an upstream's failure (RFC 5861, 4); False when
+        there is none, or nobody may get it. A 429 is no failure: it says when to come back."""
+        if (
+            not self._settings.stale_if_error_sec
+            or asked.mode != "cache"
+            or asked.route.endpoint is None
+        ):
+            return False
+        tiers = [(asked.key, "HIT"), *_further(keys)]
+        found = await self._in_thread(self._first_of, asked, tiers, True)
+        if found is None:
+            return False
+        self._journal.problem(f"{reason}; an expired answer went out in its place")
+        flight.answer_found(Found(found.stored, "HIT-STALE"))
+        return True
 
     async def _upstream_failed(self, flight: Flight, asked: Asked, reason: str) -> None:
         status = flight.status if flight.began else 502
@@ -493,11 +523,6 @@ def _label(flight: Flight, asked: Asked, led: bool) -> str:
     if asked.mode == "bypass":
         return "BYPASS"
     return "MISS" if asked.route.endpoint is not None else "PASS"
-
-
-def _fresh_enough(found: Found, asked: Asked) -> bool:
-    ttl = asked.control.ttl
-    return ttl is None or time.time() - found.stored.entry.created < ttl
 
 
 def _joined(flight: Flight, asked: Asked, label: str) -> Call:

@@ -50,7 +50,9 @@ BUCKETS = (
 )
 """Upper bounds of the latency histograms, in seconds."""
 
-HITS = frozenset(("HIT", "HIT-NORM", "HIT-SUFFIX", "HIT-SEMANTIC", "HIT-COALESCED"))
+HITS = frozenset(
+    ("HIT", "HIT-NORM", "HIT-SUFFIX", "HIT-SEMANTIC", "HIT-COALESCED", "HIT-STALE")
+)
 NANO = 1_000_000_000
 
 _NO_USAGE = Usage()

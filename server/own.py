@@ -123,6 +123,7 @@ class OwnEndpoints:
             "cache": self._on_off(),
             **await self._sizes(),
             "session": stats.summary(self._journal.session),
+            "by_provider": stats.by_provider(all_time),
             "by_model": stats.by_model(all_time),
             "store_failures": self._journal.store_failures,
             "fast_hits": self._exchanges.fast_hits,

@@ -100,6 +100,7 @@ def run(
             ttl_sec=settings.ttl_sec,
             max_entries=settings.max_entries,
             max_bytes=settings.max_bytes,
+            stale_sec=settings.stale_if_error_sec,
         )
         store = Store.open(settings.store_dir, limits, log=lambda line: log.write("error", [line]))
         try:

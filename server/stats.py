@@ -37,6 +37,16 @@ def by_model(tallies: Tallies) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["calls"], row["provider"], row["model"] or ""))
 
 
+def by_provider(tallies: Tallies) -> list[dict[str, Any]]:
+    """`summary` for each provider, the most called first."""
+    groups: dict[str, list[tuple[str, Mapping[str, int | float]]]] = {}
+    for scope, counters in tallies.items():
+        provider, _, kind = json.loads(scope)
+        groups.setdefault(provider, []).append((kind, counters))
+    rows = [{"provider": provider, **_figures(group)} for provider, group in groups.items()]
+    return sorted(rows, key=lambda row: (-row["calls"], row["provider"]))
+
+
 def _figures(group: Iterable[tuple[str, Mapping[str, int | float]]]) -> dict[str, Any]:
     hits = coalesced = misses = errors = bypassed = passed = unpriced = 0
     saved_in = saved_out = saved_nano = spent = spent_nano = 0
