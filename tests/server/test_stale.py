@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
-from contextlib import closing
 from typing import Any
 
 import pytest
 from support import anthropic_wire as wire
+from support.aging import age
 from support.proxy import Proxy
 from support.raw import Response
 from support.replies import Cut, Gate, Raw, Reply, Reset, json_reply, sse_reply
@@ -18,14 +17,6 @@ from support.upstream import Upstream, wait_until
 HOUR = 3600
 ASKED = wire.request("What is the capital of France?")
 SETTINGS = {"CACHE_TTL_SEC": str(HOUR), "CACHE_STALE_IF_ERROR_SEC": str(HOUR)}
-
-
-def age(proxy: Proxy, seconds: int) -> None:
-    """Restart the proxy with every stored answer that much older."""
-    proxy.stop()
-    with closing(sqlite3.connect(proxy.home / "store" / "index.sqlite")) as index, index:
-        index.execute("UPDATE entries SET created = created - ?", (seconds,))
-    proxy.start()
 
 
 def told(response: Response) -> tuple[int, str | None, str]:
