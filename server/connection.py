@@ -177,7 +177,8 @@ class Connection(TCPServer):
     def _the_place(self) -> object:
         if self._place is None:
             name = self.writer.get_extra_info("sockname")
-            self._place = (self.writer.get_extra_info("ssl_object") is not None, name[0])
+            address = name[0] if name else None  # None: it has just been closed
+            self._place = (self.writer.get_extra_info("ssl_object") is not None, address)
         return self._place
 
     def abort(self) -> None:

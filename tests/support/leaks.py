@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from support.proxy import Proxy
@@ -11,19 +11,29 @@ from support.upstream import wait_until
 
 
 def open_files(proxy: Proxy) -> int:
-    """How many descriptors the proxy's process holds."""
-    return len(list(Path(f"/proc/{proxy.pid}/fd").iterdir()))
+    """How many descriptors the proxy's process holds, without its pooled upstream connections:
+    those come and go by their own clock."""
+    pooled = {inode for inode, port in _connections(proxy) if port != proxy.port}
+    held = 0
+    for entry in Path(f"/proc/{proxy.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            held += str(entry.readlink()) not in pooled
+    return held
 
 
 def client_connections(proxy: Proxy) -> int:
     """How many accepted connections the proxy's process holds."""
-    held = 0
+    return sum(port == proxy.port for _, port in _connections(proxy))
+
+
+def _connections(proxy: Proxy) -> Iterator[tuple[str, int]]:
+    """Descriptor name and local port of each TCP connection on this machine that has an owner."""
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{proxy.pid}/net/{table}").read_text().splitlines()[1:]:
             columns = line.split()
             listening, inode = columns[3] == "0A", int(columns[9])  # inode 0: nobody's any more
-            held += not listening and inode != 0 and columns[1].endswith(f":{proxy.port:04X}")
-    return held
+            if not listening and inode != 0:
+                yield f"socket:[{inode}]", int(columns[1].rpartition(":")[2], 16)
 
 
 @contextmanager
