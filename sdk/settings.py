@@ -114,6 +114,42 @@ class Settings:
             ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One setting as it was found: its text, and where. A secret's text is in no `repr`."""
+
+    name: str
+    text: str = field(repr=False)
+    where: str
+
+    @property
+    def shown(self) -> str:
+        """`NAME=value`, fit for one line on a terminal; of what may hold a secret the name only."""
+        # CACHE_UPSTREAMS holds names of keys, and now and then a key written there instead.
+        hidden = is_secret(self.name) or self.name == "CACHE_UPSTREAMS"
+        return self.name if hidden else f"{self.name}={_shown(self.text)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a setting: the whole sentence for an error, and what is allowed."""
+
+    name: str
+    sentence: str
+    allowed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """The settings with everything that is wrong with them. In `settings` a wrong one has its
+    default. `unknown` are names that look like ours and are none."""
+
+    settings: Settings
+    found: Mapping[str, Found]
+    problems: tuple[Problem, ...]
+    unknown: tuple[Found, ...]
+
+
 def load_settings(
     flags: Mapping[str, object] | None = None, *, environ: Mapping[str, str] | None = None
 ) -> Settings:
@@ -123,25 +159,62 @@ def load_settings(
     Reads `.env` and looks whether the TLS files exist; creates nothing. Raises SettingsError with
     everything that is wrong.
     """
+    review = review_settings(flags, environ=environ)
+    if review.problems:
+        raise SettingsError("; ".join(problem.sentence for problem in review.problems))
+    return review.settings
+
+
+def review_settings(
+    flags: Mapping[str, object] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    env_file: Mapping[str, str] | None = None,
+) -> Review:
+    """The same as `load_settings`, for who wants to hear of each wrong setting by itself.
+
+    `env_file` stands for what `.env` says. Raises SettingsError when the home isn't known or
+    `.env` can't be read.
+    """
     given = {name: _text(value) for name, value in (flags or {}).items() if value is not None}
     for name in given:
         if not is_setting(name):
             raise TypeError(f"{name} is no setting")
     env = os.environ if environ is None else environ
     home = _home(given.get("LLM_CACHE_HOME") or env.get("LLM_CACHE_HOME"), env)
-    env_file = home / ".env"
-    layers = (
-        ("command line", given),
-        ("environment", env),
-        (str(env_file), read_env_file(env_file)),
-    )
+    path = home / ".env"
+    said = read_env_file(path) if env_file is None else env_file
+    layers = (("command line", given), ("environment", env), (str(path), said))
 
-    found: dict[str, tuple[str, str]] = {}  # name: (value, where)
+    found: dict[str, Found] = {}
+    unknown: dict[str, Found] = {}
     for where, layer in layers:
         for name, value in layer.items():
             if value and is_setting(name):
-                found.setdefault(name, (value, where))
-    return _build(home, found, [layer for _, layer in layers])
+                found.setdefault(name, Found(name, value, where))
+            elif _looks_like_ours(name):
+                unknown.setdefault(name, Found(name, value, where))
+    settings, problems = _build(home, found, [layer for _, layer in layers])
+    return Review(settings, found, tuple(problems), tuple(unknown.values()))
+
+
+def home_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """The home that `environ` (default: the process's) names. Raises SettingsError."""
+    env = os.environ if environ is None else environ
+    return _home(env.get("LLM_CACHE_HOME"), env)
+
+
+def check_value(name: str, text: str, home: Path) -> str | None:
+    """What is allowed for this setting, when `text` isn't; None when it is."""
+    try:
+        _parsed(name, text, home)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _looks_like_ours(name: str) -> bool:
+    return name.startswith(("CACHE_", "LLM_CACHE_")) and not is_setting(name)
 
 
 def is_setting(name: str) -> bool:
@@ -418,41 +491,50 @@ _REAL_KEY = re.compile(r"([A-Z][A-Z0-9_]*)_API_KEY_REAL")
 _PROVIDER_UPSTREAM = re.compile(r"CACHE_UPSTREAM_(?!TIMEOUT_SEC$)([A-Z][A-Z0-9_]*)")
 
 
+def _parsed(name: str, text: str, home: Path) -> object:
+    """The value of one setting. ValueError says what is allowed."""
+    if _REAL_KEY.fullmatch(name):
+        return _secret(text, home)
+    if _PROVIDER_UPSTREAM.fullmatch(name):
+        return _url(text, home)
+    return _FIELDS[name][1](text, home) if name in _FIELDS else text
+
+
 def _build(
-    home: Path, found: Mapping[str, tuple[str, str]], layers: Sequence[Mapping[str, str]]
-) -> Settings:
+    home: Path, found: Mapping[str, Found], layers: Sequence[Mapping[str, str]]
+) -> tuple[Settings, list[Problem]]:
     values: dict[str, Any] = {"home": home, "log_file": home / "proxy.log"}
     upstreams: dict[str, str] = {}
     real_keys: dict[str, str] = {}
-    problems: list[str] = []
-    for name, (text, where) in found.items():
+    problems: list[Problem] = []
+    for name, one in found.items():
         try:
-            if match := _REAL_KEY.fullmatch(name):
-                real_keys[match[1].lower()] = _secret(text, home)
-            elif match := _PROVIDER_UPSTREAM.fullmatch(name):
-                upstreams[match[1].lower()] = _url(text, home)
-            elif name in _FIELDS:
-                attribute, parse = _FIELDS[name]
-                values[attribute] = parse(text, home)
+            value = _parsed(name, one.text, home)
         except ValueError as error:
-            # CACHE_UPSTREAMS holds names of keys, and now and then a key written there instead.
-            hidden = is_secret(name) or name == "CACHE_UPSTREAMS"
-            shown = name if hidden else f"{name}={_shown(text)}"
-            problems.append(f"{shown} ({where}): {error}")
+            sentence = f"{one.shown} ({one.where}): {error}"
+            problems.append(Problem(name, sentence, str(error)))
+            continue
+        if match := _REAL_KEY.fullmatch(name):
+            real_keys[match[1].lower()] = cast(str, value)
+        elif match := _PROVIDER_UPSTREAM.fullmatch(name):
+            upstreams[match[1].lower()] = cast(str, value)
+        elif name in _FIELDS:
+            values[_FIELDS[name][0]] = value
     problems += _together(values, found)
     named: dict[str, NamedUpstream] = values.pop("named_upstreams", {})
-    for name, upstream in named.items():
+    for name, upstream in list(named.items()):
         try:
             named[name] = _with_key(name, upstream, real_keys, layers, home)
             if name in upstreams:
                 raise ValueError(f"CACHE_UPSTREAM_{name.upper()} names an upstream for it as well")
         except ValueError as error:
-            problems.append(f"CACHE_UPSTREAMS ({found['CACHE_UPSTREAMS'][1]}): {name}: {error}")
-    if problems:
-        raise SettingsError("; ".join(problems))
+            where = found["CACHE_UPSTREAMS"].where
+            sentence = f"CACHE_UPSTREAMS ({where}): {name}: {error}"
+            problems.append(Problem("CACHE_UPSTREAMS", sentence, f"{name}: {error}"))
     if values.get("quiet"):
         values["log_level"] = "silent"
-    return Settings(upstreams=upstreams, named_upstreams=named, real_keys=real_keys, **values)
+    made = Settings(upstreams=upstreams, named_upstreams=named, real_keys=real_keys, **values)
+    return made, problems
 
 
 def _with_key(
@@ -475,20 +557,20 @@ def _with_key(
         raise ValueError(f"{variable} {error}") from None
 
 
-def _together(values: Mapping[str, Any], found: Mapping[str, tuple[str, str]]) -> list[str]:
+def _together(values: Mapping[str, Any], found: Mapping[str, Found]) -> list[Problem]:
     """What is wrong with settings that are right one by one."""
     problems = []
     host = values.get("host", "127.0.0.1")
     if not is_loopback(host) and "CACHE_AUTH_TOKEN" not in found:
-        problems.append(
-            f"CACHE_HOST={_shown(host)} ({found['CACHE_HOST'][1]}): other machines can reach it, "
-            "so CACHE_AUTH_TOKEN must be set; or use 127.0.0.1"
-        )
+        why = "other machines can reach it, so CACHE_AUTH_TOKEN must be set; or use 127.0.0.1"
+        place = f"CACHE_HOST={_shown(host)} ({found['CACHE_HOST'].where})"
+        problems.append(Problem("CACHE_HOST", f"{place}: {why}", why))
     pair = ("CACHE_TLS_CERTFILE", "CACHE_TLS_KEYFILE")
     missing = [name for name in pair if name not in found]
     if len(missing) == 1:
         there = pair[1 - pair.index(missing[0])]
-        problems.append(f"{missing[0]}: must be set, because {there} is; set both or neither")
+        why = f"must be set, because {there} is; set both or neither"
+        problems.append(Problem(missing[0], f"{missing[0]}: {why}", why))
     return problems
 
 
