@@ -62,6 +62,7 @@ class Settings:
     max_request_bytes: int = 64 << 20
     max_entry_bytes: int = 64 << 20
     normalize: bool = True
+    cross_stream: bool = False
     rewrite_billing: Literal["on", "off", "auto"] = "auto"
     upstream_timeout_sec: float = 600.0  # longest silence of an upstream
     client_timeout_sec: float = 60.0  # how long a client may be idle, slow to send or not read
@@ -477,6 +478,7 @@ _FIELDS: Mapping[str, tuple[str, Parser]] = {
     "CACHE_MAX_REQUEST_BYTES": ("max_request_bytes", _size(1)),
     "CACHE_MAX_ENTRY_BYTES": ("max_entry_bytes", _size(1)),
     "CACHE_NORMALIZE": ("normalize", _switch),
+    "CACHE_CROSS_STREAM": ("cross_stream", _switch),
     "CACHE_REWRITE_BILLING": ("rewrite_billing", _one_of("on", "off", "auto")),
     "CACHE_UPSTREAM_TIMEOUT_SEC": ("upstream_timeout_sec", _seconds),
     "CACHE_CLIENT_TIMEOUT_SEC": ("client_timeout_sec", _seconds),
@@ -565,6 +567,10 @@ def _together(values: Mapping[str, Any], found: Mapping[str, Found]) -> list[Pro
         why = "other machines can reach it, so CACHE_AUTH_TOKEN must be set; or use 127.0.0.1"
         place = f"CACHE_HOST={_shown(host)} ({found['CACHE_HOST'].where})"
         problems.append(Problem("CACHE_HOST", f"{place}: {why}", why))
+    if values.get("cross_stream") and not values.get("normalize", True):
+        why = "must be 0 with CACHE_NORMALIZE=off: it compares requests by their normalized form"
+        place = f"CACHE_CROSS_STREAM=1 ({found['CACHE_CROSS_STREAM'].where})"
+        problems.append(Problem("CACHE_CROSS_STREAM", f"{place}: {why}", why))
     pair = ("CACHE_TLS_CERTFILE", "CACHE_TLS_KEYFILE")
     missing = [name for name in pair if name not in found]
     if len(missing) == 1:

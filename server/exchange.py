@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from llm_cache.errors import StoreError
 from llm_cache.server.flights import Flight, FlightFailed, Flights, Follower, Found
+from llm_cache.server.forms import in_asked_form
 from llm_cache.server.guard import Headers, Refusal
 from llm_cache.server.journal import Call, Journal
 from llm_cache.server.landing import Asked, Landing
@@ -57,6 +58,8 @@ DECODED_LIMIT = 1 << 30
 NORMALIZE_PATIENCE_SEC = 2.0
 """How long a request waits for its further keys when others keep the threads busy."""
 
+_EITHER_FORM = "either form"
+"""The tier of answers that may have to be turned into a stream, or a stream into them."""
 _NO_KEYS = FurtherKeys(None, None, "")
 
 Result = TypeVar("Result")
@@ -326,6 +329,9 @@ class Exchanges:
         try:
             for key, label in keys:
                 stored = self._store.get(key, max_age=asked.control.ttl, stale=stale)
+                if stored is not None and label == _EITHER_FORM:
+                    stored = in_asked_form(stored, asked, DECODED_LIMIT)
+                    label = "HIT-NORM"
                 if stored is not None:
                     return Found(stored, label)
         except StoreError as error:
@@ -354,6 +360,7 @@ class Exchanges:
             asked.body,
             self._rules,
             NORMALIZE_BUDGET_SEC,
+            cross_stream=self._settings.cross_stream,
         )
         if keys.note:
             note = f"no further keys: {keys.note}"
@@ -511,6 +518,8 @@ def _further(keys: FurtherKeys) -> Iterator[tuple[bytes, str]]:
     """The further keys there are, with the label of a hit by each, the most exact first."""
     if keys.normalized is not None:
         yield keys.normalized, "HIT-NORM"
+    if keys.either_form is not None:
+        yield keys.either_form, _EITHER_FORM
     if keys.suffix is not None:
         yield keys.suffix, "HIT-SUFFIX"
 

@@ -241,7 +241,8 @@ class Landing:
             if self._store_requests:
                 prompt = readable.prompt(call.provider, endpoint.name, asked.body)
             meta = encode_meta(call, response.headers, endpoint.name, prompt)
-            keys = [asked.key, self._keys.normalized, self._keys.suffix]
+            further = self._keys
+            keys = [asked.key, further.normalized, further.either_form, further.suffix]
             self._store.put(
                 [key for key in keys if key is not None],
                 meta,
@@ -259,20 +260,20 @@ class Landing:
         seconds = self._ttl_deterministic_sec
         if asked.control.ttl is not None or seconds is None:
             return asked.control.ttl
-        doc = _request_doc(asked)
+        doc = request_doc(asked)
         if doc is None or not asked.route.provider.is_deterministic(endpoint, doc):
             return None
         return seconds or math.inf
 
 
 def _asked_model(asked: Asked, endpoint: Endpoint) -> str | None:
-    doc = _request_doc(asked)
+    doc = request_doc(asked)
     if doc is None:
         return None
     return asked.route.provider.request_model(endpoint, asked.route.path, doc)
 
 
-def _request_doc(asked: Asked) -> Json | None:
+def request_doc(asked: Asked) -> Json | None:
     """The request's JSON object, None when its body isn't one."""
     try:
         doc = strict_json.parse(asked.body)

@@ -7,7 +7,7 @@ end-to-end headers, and the facts that were read from the answer when it was new
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from llm_cache.server.guard import Headers
 from llm_cache.server.journal import Call
@@ -72,9 +72,8 @@ def replay_of(stored: Stored) -> Replay:
     replay = Replay(
         status=meta["status"],
         headers=headers,
-        head=b"HTTP/1.1 %d \r\n" % meta["status"]
-        + b"".join(b"%b: %b\r\n" % header for header in headers),
-        sized=any(name == b"content-length" for name, _ in headers),
+        head=_head(meta["status"], headers),
+        sized=_is_sized(headers),
         content_encoding=encoding,
         provider=meta["provider"],
         model=meta["model"],
@@ -84,6 +83,21 @@ def replay_of(stored: Stored) -> Replay:
     )
     stored.prepared = replay
     return replay
+
+
+def with_head(replay: Replay, headers: HeaderList) -> Replay:
+    """The same answer under other headers."""
+    return replace(
+        replay, headers=headers, head=_head(replay.status, headers), sized=_is_sized(headers)
+    )
+
+
+def _head(status: int, headers: Headers) -> bytes:
+    return b"HTTP/1.1 %d \r\n" % status + b"".join(b"%b: %b\r\n" % header for header in headers)
+
+
+def _is_sized(headers: Headers) -> bool:
+    return any(name == b"content-length" for name, _ in headers)
 
 
 def in_identity(replay: Replay, body: bytes, max_bytes: int) -> tuple[HeaderList, bytes]:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from llm_cache.wire import anthropic_forms
 from llm_cache.wire.answers import (
     EventWatcher,
     JsonWatcher,
@@ -129,6 +130,16 @@ class Anthropic(Provider):
         if kept is not None:
             doc["messages"] = kept
         return kept is not None
+
+    def strip_form(self, endpoint: Endpoint, doc: Json) -> bool | None:
+        stream = doc.pop("stream", False)
+        return stream if endpoint == MESSAGES and isinstance(stream, bool) else None
+
+    def as_stream(self, endpoint: Endpoint, doc: Json, body: bytes) -> bytes | None:
+        return anthropic_forms.as_stream(body)
+
+    def as_plain(self, endpoint: Endpoint, body: bytes) -> bytes | None:
+        return anthropic_forms.as_plain(body)
 
     def request_model(self, endpoint: Endpoint, path: str, doc: Json) -> str | None:
         model = doc.get("model")

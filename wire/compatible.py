@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from llm_cache.wire.openai import OpenAI
-from llm_cache.wire.provider import Endpoint
+from llm_cache.wire.provider import Endpoint, Json
 
 ANYONES_PRICE: Final = (None,)
 
@@ -34,6 +34,9 @@ class Compatible(OpenAI):
 
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
         return False
+
+    def strip_form(self, endpoint: Endpoint, doc: Json) -> bool | None:
+        return None  # each has fields and chunks of its own
 
     def is_key_header(self, name: bytes) -> bool:
         # `groq-model-version`, OpenRouter's `x-anthropic-beta`

@@ -79,11 +79,15 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class FurtherKeys:
-    """The keys of the tiers after `exact`, None where the request has none; `note` says why not."""
+    """The keys of the tiers after `exact`, None where the request has none; `note` says why not.
+
+    `either_form` is the normalized key of a request and of its twin, one of which asks for a
+    stream and one doesn't."""
 
     normalized: bytes | None
     suffix: bytes | None
     note: str = ""
+    either_form: bytes | None = None
 
 
 def further_keys(
@@ -93,8 +97,11 @@ def further_keys(
     body: bytes,
     rules: Rules,
     budget_sec: float,
+    *,
+    cross_stream: bool = False,
 ) -> FurtherKeys:
-    """The normalized and the suffix key of `body`. Never raises.
+    """The normalized and the suffix key of `body`; with `cross_stream` that of either form, too.
+    Never raises.
 
     Patterns may take `budget_sec` seconds together and don't hold the interpreter lock while they
     search. Large bodies and rules that strip belong in a worker thread.
@@ -113,7 +120,11 @@ def further_keys(
                 _stripper(rules.message_strip, "message_strip", deadline),
             )
         normalized = tier_key("normalized", prefix, strict_json.canonical(doc))
-        suffix = None
+        either = suffix = None
+        if cross_stream:
+            formless = dict(doc)
+            if provider.strip_form(endpoint, formless) is not None:
+                either = tier_key("either form", prefix, strict_json.canonical(formless))
         if rules.suffix_only and provider.keep_last(endpoint, doc, rules.suffix_turns):
             tier = f"suffix {rules.suffix_turns}"
             suffix = tier_key(tier, prefix, strict_json.canonical(doc))
@@ -123,7 +134,7 @@ def further_keys(
         return FurtherKeys(None, None, f"the body is not strict JSON: {error}")
     except RecursionError:
         return FurtherKeys(None, None, "the body is nested too deeply")
-    return FurtherKeys(normalized, suffix)
+    return FurtherKeys(normalized, suffix, either_form=either)
 
 
 class _OverBudgetError(Exception):

@@ -18,10 +18,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from llm_cache.wire import openai_forms
 from llm_cache.wire.answers import (
     JsonWatcher,
     Refused,
     media_type,
+    member,
     objects,
     refused_type,
     text_or_none,
@@ -124,6 +126,20 @@ class OpenAI(Provider):
 
     def request_model(self, endpoint: Endpoint, path: str, doc: Json) -> str | None:
         return text_or_none(doc.get("model"))
+
+    def strip_form(self, endpoint: Endpoint, doc: Json) -> bool | None:
+        stream = doc.pop("stream", None)
+        doc.pop("stream_options", None)
+        if endpoint != CHAT or not isinstance(stream, bool | None):
+            return None
+        return stream is True
+
+    def as_stream(self, endpoint: Endpoint, doc: Json, body: bytes) -> bytes | None:
+        wanted = member(doc, "stream_options").get("include_usage") is True
+        return openai_forms.as_stream(body, include_usage=wanted)
+
+    def as_plain(self, endpoint: Endpoint, body: bytes) -> bytes | None:
+        return openai_forms.as_plain(body)
 
     def is_deterministic(self, endpoint: Endpoint, doc: Json) -> bool:
         if endpoint in (EMBEDDINGS, RERANK):

@@ -162,6 +162,21 @@ class Provider(ABC):
         end (embeddings; temperature 0 with a seed)."""
         return False
 
+    def strip_form(self, endpoint: Endpoint, doc: Json) -> bool | None:
+        """Take out of the parsed request, in place and at its top level only, what says in which
+        form it is answered. True when that is a stream; None when there is but one form, or no
+        answer can be put into the other."""
+        return None
+
+    def as_stream(self, endpoint: Endpoint, doc: Json, body: bytes) -> bytes | None:
+        """The plain answer `body` as the stream that the request `doc` asks for, in the provider's
+        own events; None when that can't be done without losing or inventing something."""
+        return None
+
+    def as_plain(self, endpoint: Endpoint, body: bytes) -> bytes | None:
+        """The streamed answer `body` as a plain one, None as for `as_stream`."""
+        return None
+
     @abstractmethod
     def error_body(self, status: int, kind: str, message: str) -> bytes:
         """A JSON error in the provider's own shape, so that its official client understands it."""
