@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from llm_cache.cli.output import duration, note, printable, say, say_json
-from llm_cache.errors import LlmCacheError
-from llm_cache.server import process
+from llm_cache.errors import LlmCacheError, UsageError
+from llm_cache.server import process, service
+from llm_cache.server.notify import tell_manager
 from llm_cache.settings import Settings, load_settings
 
 Port = Annotated[
@@ -113,16 +114,23 @@ def run(
     scope: Scope = None,
     log_level: LogLevel = None,
     verbose: Verbose = False,
+    as_service: Annotated[bool, typer.Option("--service", hidden=True)] = False,
 ) -> int:
     """Run the proxy in the foreground, for a service manager.
 
     Example: llm-cache run --port 4100
     """
-    settings = load_settings(_flags(port, host, upstream, mode, scope, log_level, verbose))
-    settings.make_home()
-    from llm_cache.server import serve
+    try:
+        flags = _flags(port, host, upstream, mode, scope, log_level, verbose)
+        environ = service.own_environment(os.environ) if as_service else None
+        settings = load_settings(flags, environ=environ)
+        settings.make_home()
+        from llm_cache.server import serve
 
-    return serve.run(settings)
+        return serve.run(settings)
+    except LlmCacheError as error:
+        tell_manager(f"STATUS={' '.join(str(error).split())}")
+        raise
 
 
 def status(json: Json = False) -> int:
@@ -147,11 +155,9 @@ def _switch(cache: str, flags: dict[str, object]) -> None:
     if running is None:
         if not settings.env_file.exists():
             _first_run(settings)
-        overrides = {name: str(value) for name, value in flags.items()}
-        overrides["CACHE_OFF"] = "1" if cache == "off" else "0"
-        running = process.start(settings, overrides)
-        assert running.address is not None  # what `start` promises
-        say(f"llm-cache is {_state(cache)}: {running.address.url} (pid {running.pid})")
+        running = _start(settings, cache, flags)
+        url = _address(running).url
+        say(f"llm-cache is {_state(cache)}: {url} (pid {running.pid})")
     else:
         address = _address(running)
         _same_place(flags, address)
@@ -161,6 +167,27 @@ def _switch(cache: str, flags: dict[str, object]) -> None:
             process.ask(settings, address, "POST", "/cache/mode", {"cache": cache})
             say(f"llm-cache is now {_state(cache)}: {address.url} (pid {running.pid})")
     _print_exports(settings, _address(running).url)
+
+
+def _start(settings: Settings, cache: str, flags: dict[str, object]) -> process.Running:
+    """The proxy of this home, started with `cache` on or off; as its service, if it has one."""
+    manager = service.installed(settings)
+    if manager is None:
+        overrides = {name: str(value) for name, value in flags.items()}
+        overrides["CACHE_OFF"] = "1" if cache == "off" else "0"
+        return process.start(settings, overrides)
+    if flags:
+        wanted = " ".join(f"{name}={value}" for name, value in flags.items())
+        raise UsageError(
+            f"the installed service has its settings from {settings.env_file}: put {wanted} "
+            "there, or `llm-cache uninstall`"
+        )
+    if names := service.only_here(settings, os.environ):
+        note(f"the service doesn't see what only this shell has: {', '.join(names)}")
+    running = service.start(manager, settings)
+    if running.cache != cache:
+        process.ask(settings, _address(running), "POST", "/cache/mode", {"cache": cache})
+    return running
 
 
 def _state(cache: str) -> str:
@@ -194,7 +221,8 @@ def _print_exports(settings: Settings, url: str) -> None:
 
 
 def _stop(settings: Settings) -> None:
-    outcome = process.stop(settings)
+    manager = service.installed(settings)
+    outcome = service.stop(manager, settings) if manager else process.stop(settings)
     if outcome == "killed":
         say("llm-cache didn't stop in time and was killed")
     else:
@@ -211,6 +239,7 @@ def _address(running: process.Running) -> process.Address:
 
 
 def _report(settings: Settings, running: process.Running | None) -> dict[str, Any]:
+    manager = service.installed(settings)
     report: dict[str, Any] = {
         "up": running is not None and running.address is not None,
         "pid": running.pid if running else None,
@@ -222,6 +251,7 @@ def _report(settings: Settings, running: process.Running | None) -> dict[str, An
         "last_call_s": None,
         "errors": None,
         "recent_errors": _log_errors(settings),
+        "service": None if manager is None else _service(manager),
     }
     if running is None or running.address is None or running.health is None:
         return report
@@ -240,6 +270,17 @@ def _report(settings: Settings, running: process.Running | None) -> dict[str, An
     }
 
 
+def _service(manager: service.Manager) -> dict[str, Any]:
+    state = manager.state()
+    return {
+        "manager": manager.name,
+        "unit": str(manager.path),
+        "state": state.activity,
+        "starts_at_boot": state.enabled,
+        "pid": state.pid,
+    }
+
+
 def _print_report(report: dict[str, Any]) -> None:
     if report["up"]:
         since = datetime.fromisoformat(report["since"]).astimezone()
@@ -255,6 +296,10 @@ def _print_report(report: dict[str, Any]) -> None:
         say(f"not answering, though process {report['pid']} runs; see the log")
     else:
         say("down: start it with `llm-cache on`")
+    if one := report["service"]:
+        how = "" if one["starts_at_boot"] else ", doesn't start at boot"
+        other = ", not the one that runs" if report["up"] and one["pid"] != report["pid"] else ""
+        say(f"service    {one['manager']}: {one['state']}{how}{other}")
     if report["recent_errors"]:
         say("recent errors" if report["up"] else "last errors in the log")
         for line in report["recent_errors"]:

@@ -483,5 +483,5 @@ def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
 def test_status_as_json_is_one_document(cli: Cli) -> None:
     assert set(json.loads(cli("status", "--json").stdout)) == {
         *("up", "pid", "address", "accepting_calls", "since", "uptime_s", "cache"),
-        *("last_call_s", "errors", "recent_errors"),
+        *("last_call_s", "errors", "recent_errors", "service"),
     }

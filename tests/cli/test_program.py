@@ -18,7 +18,7 @@ import llm_cache
 
 COMMANDS = (
     *("on", "off", "restart", "stop", "run", "status", "stats", "monitor"),
-    *("key", "price", "usage", "demo", "exec"),
+    *("install", "uninstall", "key", "price", "usage", "demo", "exec"),
 )
 
 
