@@ -163,6 +163,17 @@ def test_the_key_is_of_the_clients_bytes(
     assert plain.ask(first).header("x-cache-key") == keys[0]
 
 
+@pytest.mark.parametrize("settings", [{}, {"CACHE_OFF": "1"}])
+def test_what_bypasses_the_cache_is_rewritten_too(
+    llama: LlamaServer, proxy: Any, settings: dict[str, str]
+) -> None:
+    one: Proxy = proxy(**settings)
+    for body in turn_bodies(FORMS[0], as_blocks=True, turns=3):
+        answer = one.ask(body, {"x-cache-mode": "bypass"})
+        assert answer.header("x-cache") == "BYPASS"
+    assert min(llama.reused) >= 0.99
+
+
 def test_a_chunked_request_is_rewritten_with_the_right_length(
     llama: LlamaServer, upstream: Upstream, proxy: Any
 ) -> None:
