@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from llm_cache import __version__
-from llm_cache.cli import demo, exec, inspect, lifecycle, monitor, service, stats
+from llm_cache.cli import demo, exec, inspect, lifecycle, monitor, service, stats, validate
 from llm_cache.errors import LlmCacheError
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ for _name, _command in (
     ("status", lifecycle.status),
     ("stats", stats.stats),
     ("monitor", monitor.monitor),
+    ("validate", validate.validate),
     ("install", service.install),
     ("uninstall", service.uninstall),
     ("key", inspect.key),

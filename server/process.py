@@ -138,6 +138,18 @@ def follow(settings: Settings, address: Address, path: str) -> Iterator[bytes]:
         yield from answer
 
 
+def status_under(settings: Settings, address: Address, host: str, path: str) -> int:
+    """The status the running proxy answers with to a request that calls it `host`."""
+    connection = _connection(settings, address, 10.0)
+    try:
+        connection.request("GET", path, headers={"host": host, "connection": "close"})
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        raise NotRunningError(f"nothing answers at {address.url}: {type(error).__name__}") from None
+    finally:
+        connection.close()
+
+
 def _request(
     settings: Settings,
     address: Address,

@@ -90,7 +90,7 @@ def run(
     os.umask(0o077)
     _allow_many_files()
     settings.make_home()
-    _check_certificate(settings)
+    check_certificate(settings)
     rules = load_rules(settings)
     prices = Prices.load(read_optional(settings.prices_file), str(settings.prices_file))
     log = Log(settings.log_file, "silent" if settings.quiet else settings.log_level, stdout=stdout)
@@ -245,7 +245,7 @@ async def _upkeep(store: Store, journal: Journal) -> None:
             journal.store_failed(error)
 
 
-def _check_certificate(settings: Settings) -> None:
+def check_certificate(settings: Settings) -> None:
     """Raises SettingsError when the TLS files can't be used, before anything listens."""
     if settings.tls_certfile is None or settings.tls_keyfile is None:
         return

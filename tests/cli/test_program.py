@@ -18,7 +18,7 @@ import llm_cache
 
 COMMANDS = (
     *("on", "off", "restart", "stop", "run", "status", "stats", "monitor"),
-    *("install", "uninstall", "key", "price", "usage", "demo", "exec"),
+    *("validate", "install", "uninstall", "key", "price", "usage", "demo", "exec"),
 )
 
 
