@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from llm_cache import __version__
-from llm_cache.cli import demo, exec, inspect, lifecycle, monitor, service, stats, validate
+from llm_cache.cli import demo, exec, explore, inspect, lifecycle, monitor, service, stats, validate
 from llm_cache.errors import LlmCacheError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ for _name, _command in (
     ("stats", stats.stats),
     ("monitor", monitor.monitor),
     ("validate", validate.validate),
+    ("explore", explore.explore),
     ("install", service.install),
     ("uninstall", service.uninstall),
     ("key", inspect.key),

@@ -28,12 +28,24 @@ def note(text: str) -> None:
 
 def say_json(value: Any) -> None:
     """The result for a script: one JSON document."""
-    say(json.dumps(value, ensure_ascii=False, indent=2))
+    say(json_text(value, indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON in the letters of all scripts, with what a terminal would obey escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    if text.isascii():  # control characters up to U+001F are escaped in any JSON
+        return text.replace("\x7f", "\\u007f")
+    return "".join(
+        mark if mark.isprintable() or mark == "\n" else json.dumps(mark)[1:-1] for mark in text
+    )
 
 
 def colourful() -> bool:
-    """True when stdout is a terminal and nobody asked for no colour (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    """True when stdout is a terminal that knows colours and nobody asked for none
+    (https://no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not plain
 
 
 def console() -> Console:

@@ -31,7 +31,10 @@ OWN = {
     "sdk/upstreams.py": set[str](),
     "sdk/__main__.py": {"cli"},
 }
-HEAVY = ("httpx", "pydantic", "genai_prices", "hypercorn", "anthropic", "rich", "uvloop", "asyncio")
+HEAVY = (
+    *("httpx", "pydantic", "genai_prices", "hypercorn", "anthropic", "rich", "uvloop", "asyncio"),
+    "textual",
+)
 
 
 def modules() -> list[str]:

@@ -231,6 +231,7 @@ def _merged(parts: Iterable[Part]) -> list[Part]:
 _SHOWN_NUMBERS: Final = 4
 _LONG_LIST: Final = 24
 _LINE_CHARS: Final = 72
+_DEEPEST: Final = 4  # spaces of indentation
 _BASE64: Final = re.compile(r"(?:data:[\w/+.;=-]*,)?[A-Za-z0-9+/_-]{256,}={0,2}")
 
 
@@ -239,16 +240,19 @@ def dumped(value: object) -> str:
     return json.dumps(_shortened(value), ensure_ascii=False, indent=2)
 
 
-def listed(facts: Json) -> str:
-    """The fields of an object, one on a line where they fit: `max_tokens: 1024`."""
+def listed(facts: Json, indent: str = "") -> str:
+    """The fields of an object, each on a line: `max_tokens: 1024`; an inner one's below it."""
     lines = []
     for name, value in facts.items():
+        if isinstance(value, dict) and value and len(indent) < _DEEPEST:
+            lines += [f"{indent}{name}:", listed(value, indent + "  ")]
+            continue
         text = (
             value if isinstance(value, str) else json.dumps(_shortened(value), ensure_ascii=False)
         )
         if len(text) > _LINE_CHARS and not isinstance(value, str):
-            text = dumped(value)
-        lines.append(f"{name}: {text}")
+            text = dumped(value).replace("\n", f"\n{indent}")
+        lines.append(f"{indent}{name}: {text}")
     return "\n".join(lines)
 
 

@@ -1,0 +1,290 @@
+"""One entry in `explore`: its request and its answer side by side."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from rich.cells import cell_len, chop_cells
+from rich.segment import Segment
+from rich.style import Style
+from textual import events, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.geometry import Size
+from textual.screen import Screen
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.widgets import Static
+
+from llm_cache.cli.explore_rows import Row, ago, amount, bytes_in_short, meta_of
+from llm_cache.cli.explore_text import (
+    FORMS,
+    Exchange,
+    Form,
+    Line,
+    answer_lines,
+    exchange_of,
+    request_lines,
+    safe,
+)
+from llm_cache.cli.output import dollars
+from llm_cache.errors import StoreError
+
+if TYPE_CHECKING:
+    from llm_cache.store import Store
+
+_JSON_NAME: Final = re.compile(r'\s*"(?:[^"\\]|\\.)*"(?=:)')
+_DATA_KINDS: Final = ("call", "facts", "other", "result")
+
+
+class Pane(ScrollView, can_focus=True):
+    """Lines of text, wrapped to the width; only those on the screen are drawn."""
+
+    DEFAULT_CSS = """
+    Pane { width: 1fr; height: 1fr; scrollbar-size-vertical: 1; }
+    Pane { overflow-x: hidden; overflow-y: auto; }
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        *("pane--heading", "pane--name", "pane--thinking", "pane--facts", "pane--call"),
+        *("pane--user", "pane--error", "pane--system"),
+    }
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "scroll_lines(-1)", show=False),
+        Binding("down,j", "scroll_lines(1)", show=False),
+        Binding("pageup,ctrl+b", "scroll_pages(-1)", show=False),
+        Binding("pagedown,ctrl+f,space", "scroll_pages(1)", show=False),
+        Binding("home,g", "scroll_ends(False)", show=False),
+        Binding("end,G", "scroll_ends(True)", show=False),
+    ]
+
+    def __init__(self, title: str, identity: str) -> None:
+        super().__init__(id=identity)
+        self.border_title = title
+        self._lines: list[Line] = []
+        self._wrapped: list[Line] = []
+
+    def show(self, lines: list[Line]) -> None:
+        """Show these lines from the first on."""
+        self._lines = lines
+        self._wrap()
+        self.scroll_to(y=0, animate=False, force=True)
+
+    def _wrap(self) -> None:
+        width = max(1, self.scrollable_content_region.width)
+        self._wrapped = [
+            Line(line.kind, piece, line.heading)
+            for line in self._lines
+            for piece in wrapped(line.text, width)
+        ]
+        self.virtual_size = Size(width, len(self._wrapped))
+        self.refresh()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Wrap to the new width."""
+        self._wrap()
+
+    def action_scroll_lines(self, by: int) -> None:
+        """Scroll by lines."""
+        self.scroll_to(y=self.scroll_offset.y + by, animate=False)
+
+    def action_scroll_pages(self, by: int) -> None:
+        """Scroll by a screenful, less one line."""
+        step = max(1, self.scrollable_content_region.height - 1)
+        self.scroll_to(y=self.scroll_offset.y + by * step, animate=False)
+
+    def action_scroll_ends(self, last: bool) -> None:
+        """Scroll to the first or the last line."""
+        self.scroll_to(y=len(self._wrapped) if last else 0, animate=False)
+
+    def render_line(self, y: int) -> Strip:
+        """Draw one line of the screen."""
+        width = self.scrollable_content_region.width
+        at = self.scroll_offset.y + y
+        plain = self.rich_style
+        if at >= len(self._wrapped):
+            return Strip.blank(width, plain)
+        line = self._wrapped[at]
+        return Strip(self._segments(line, plain)).adjust_cell_length(width, plain)
+
+    def _segments(self, line: Line, plain: Style) -> list[Segment]:
+        if line.heading:
+            style = self.get_component_rich_style("pane--heading")
+            return [Segment(line.text, style + self._style_of(line.kind, plain))]
+        if line.kind in _DATA_KINDS and (name := _JSON_NAME.match(line.text)):
+            colour = self.get_component_rich_style("pane--name")
+            return [Segment(name[0], colour), Segment(line.text[name.end() :], plain)]
+        if line.kind in ("thinking", "facts", "error"):
+            return [Segment(line.text, self._style_of(line.kind, plain))]
+        return [Segment(line.text, plain)]
+
+    def _style_of(self, kind: str, plain: Style) -> Style:
+        name = {"result": "call", "tools": "facts", "assistant": "heading"}.get(kind, kind)
+        known = f"pane--{name}"
+        return self.get_component_rich_style(known) if known in self.COMPONENT_CLASSES else plain
+
+
+class EntryView(Screen[None]):
+    """The request and the answer of one entry; the app moves it to the next and the previous."""
+
+    DEFAULT_CSS = """
+    EntryView #facts { height: 2; padding: 0 1; }
+    EntryView #keys { height: 1; padding: 0 1; }
+    EntryView Pane { padding: 0 1; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,backspace", "app.pop_screen", show=False),
+        Binding("tab,left,right,shift+tab", "other_pane", show=False),
+        Binding("v", "next_form", show=False),
+        Binding("z", "zoom", show=False),
+        Binding("n", "step(1)", show=False),
+        Binding("p", "step(-1)", show=False),
+    ]
+
+    def __init__(self, store: Store, row: Row, step: Callable[[int], Row | None]) -> None:
+        super().__init__()
+        self.row = row
+        self.form: Form = "readable"
+        self._store = store
+        self._step = step
+        self._active = "answer"  # the pane with the keys; its focus comes a moment later
+        self._exchange: Exchange | None = None
+
+    def compose(self) -> ComposeResult:
+        """Facts, the two panes, and the keys."""
+        yield Static(id="facts", markup=False)
+        with Horizontal():
+            yield Pane("request", "request")
+            yield Pane("answer", "answer")
+        yield Static(
+            "Esc back  Tab pane  v form  z zoom  n p next  d invalidate  c copy  ? help",
+            id="keys",
+            markup=False,
+        )
+
+    def on_mount(self) -> None:
+        """Read the entry."""
+        self.query_one("#answer", Pane).focus()
+        self._load()
+
+    @work(thread=True, exclusive=True)
+    def _load(self) -> None:
+        row, form = self.row, self.form
+        try:
+            found = self._store.find(row.key.hex(), 1)
+            exchange = exchange_of(self._store, *found[0]) if found else None
+        except StoreError as error:
+            self.app.call_from_thread(self._show_failure, row, str(error))
+            return
+        if exchange is None:
+            self.app.call_from_thread(self._show_failure, row, "this entry isn't there any more")
+            return
+        asked, told = request_lines(exchange, form), answer_lines(exchange, form)
+        self.app.call_from_thread(self._show, row, exchange, asked, told)
+
+    def _show(self, row: Row, exchange: Exchange, asked: list[Line], told: list[Line]) -> None:
+        if row is not self.row or not self.is_attached:
+            return
+        self._exchange = exchange
+        self.query_one("#facts", Static).update(_facts(exchange))
+        self.query_one("#request", Pane).show(asked)
+        self.query_one("#answer", Pane).show(told)
+        self._retitle()
+
+    def _show_failure(self, row: Row, why: str) -> None:
+        if row is not self.row or not self.is_attached:
+            return
+        self.query_one("#facts", Static).update(row.key.hex())
+        self.query_one("#request", Pane).show([])
+        self.query_one("#answer", Pane).show([Line("error", safe(why))])
+
+    def _retitle(self) -> None:
+        exchange = self._exchange
+        sizes = (exchange.request, exchange.answer) if exchange else (None, None)
+        for name, body in zip(("request", "answer"), sizes, strict=True):
+            size = f" {bytes_in_short(len(body))}" if body is not None else ""
+            self.query_one(f"#{name}", Pane).border_title = f"{name}{size} · {self.form}"
+
+    def action_other_pane(self) -> None:
+        """Give the keys to the other pane."""
+        before = self.query_one(f"#{self._active}", Pane)
+        self._active = "request" if self._active == "answer" else "answer"
+        pane = self.query_one(f"#{self._active}", Pane)
+        if not pane.display:
+            pane.display, before.display = True, False
+        pane.focus()
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """A click gives the keys to a pane as well."""
+        self._active = event.widget.id or self._active
+
+    def action_next_form(self) -> None:
+        """Readable, pretty, raw, and readable again."""
+        self.form = FORMS[(FORMS.index(self.form) + 1) % len(FORMS)]
+        self._load()
+
+    def action_zoom(self) -> None:
+        """Give the whole width to the pane with the keys, or divide it again."""
+        panes = list(self.query(Pane))
+        zoomed = not all(pane.display for pane in panes)
+        for pane in panes:
+            pane.display = zoomed or pane.id == self._active
+
+    def action_step(self, by: int) -> None:
+        """Show the next or the previous entry of the list."""
+        row = self._step(by)
+        if row is not None:
+            self.row = row
+            self._load()
+
+
+def _facts(exchange: Exchange) -> str:
+    entry, meta, now = exchange.entry, meta_of(exchange.entry), time.time()
+    usage = meta.get("usage") or {}
+    nano = meta.get("nano_usd")
+    told = [
+        f"{meta.get('provider', '?')} {meta.get('endpoint', '')}",
+        str(meta.get("model") or "-"),
+        f"{amount(usage.get('input_tokens', 0))} in, {amount(usage.get('output_tokens', 0))} out",
+        dollars(None if nano is None else nano / 1e9, 5),
+        f"{ago(now - entry.created)} old",
+        f"{entry.hits} hit{'' if entry.hits == 1 else 's'}",
+    ]
+    return f"{exchange.key}\n{safe(' · '.join(told))}"
+
+
+def wrapped(text: str, width: int) -> Iterable[str]:
+    """`text` in lines of at most `width` cells, broken at spaces where there are some."""
+    if len(text) <= width and (text.isascii() or cell_len(text) <= width):
+        return (text,)
+    measure: Callable[[str], int] = len if text.isascii() else cell_len
+    lines: list[str] = []
+    line, used = "", 0
+    for word in re.findall(r" +|[^ ]+", text):
+        size = measure(word)
+        if used + size <= width:
+            line, used = line + word, used + size
+            continue
+        if word.isspace():  # the break takes the place of the spaces
+            lines.append(line)
+            line, used = "", 0
+            continue
+        if line.strip() and size <= width:
+            lines.append(line)
+            line, used = "", 0
+        pieces = _chopped(line + word, width)
+        lines += pieces[:-1]
+        line, used = pieces[-1], measure(pieces[-1])
+    return (*lines, line) if line or not lines else lines
+
+
+def _chopped(word: str, width: int) -> list[str]:
+    if word.isascii():
+        return [word[at : at + width] for at in range(0, len(word), width)]
+    return chop_cells(word, width)
