@@ -18,7 +18,7 @@ import llm_cache
 
 COMMANDS = (
     *("on", "off", "restart", "stop", "run", "status", "stats", "monitor"),
-    *("validate", "install", "uninstall", "key", "price", "usage", "demo", "exec"),
+    *("explore", "validate", "install", "uninstall", "key", "price", "usage", "demo", "exec"),
 )
 
 
@@ -36,7 +36,9 @@ def test_every_command_has_help_with_an_example(cli: Cli, command: str) -> None:
     assert f"llm-cache {command}" in said.partition("Example: ")[2]
 
 
-@pytest.mark.parametrize("command", ["status", "stats", "monitor", "explore", "key", "price", "usage"])
+@pytest.mark.parametrize(
+    "command", ["status", "stats", "monitor", "explore", "key", "price", "usage"]
+)
 def test_what_a_script_would_read_has_json(cli: Cli, command: str) -> None:
     assert "--json" in cli.ok(command, "--help")
 
