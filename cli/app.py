@@ -15,7 +15,18 @@ from typing import Annotated
 import typer
 
 from llm_cache import __version__
-from llm_cache.cli import demo, exec, explore, inspect, lifecycle, monitor, service, stats, validate
+from llm_cache.cli import (
+    completion,
+    demo,
+    exec,
+    explore,
+    inspect,
+    lifecycle,
+    monitor,
+    service,
+    stats,
+    validate,
+)
 from llm_cache.errors import LlmCacheError
 
 app = typer.Typer(
@@ -50,6 +61,8 @@ for _name, _command in (
     app.command(_name)(_command)
 # From the command's name on, nothing is an option of ours.
 app.command("exec", context_settings={"allow_interspersed_args": False})(exec.exec_)
+app.add_typer(completion.app, name="completion")
+app.command("_complete", hidden=True)(completion.complete)
 
 
 @app.callback(invoke_without_command=True)

@@ -19,6 +19,7 @@ import llm_cache
 COMMANDS = (
     *("on", "off", "restart", "stop", "run", "status", "stats", "monitor"),
     *("explore", "validate", "install", "uninstall", "key", "price", "usage", "demo", "exec"),
+    "completion",
 )
 
 
