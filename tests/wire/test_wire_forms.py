@@ -63,7 +63,7 @@ usages = st.fixed_dictionaries(
         "inference_geo": st.just("us"),
     },
 )
-messages = st.fixed_dictionaries(
+messages: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "model": some,
         "id": some,
@@ -209,7 +209,7 @@ calling = st.fixed_dictionaries(
         "annotations": st.just([]),
     }
 )
-refusing = st.fixed_dictionaries(
+refusing: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "role": st.just("assistant"),
         "content": st.none(),
