@@ -50,9 +50,7 @@ BUCKETS = (
 )
 """Upper bounds of the latency histograms, in seconds."""
 
-HITS = frozenset(
-    ("HIT", "HIT-NORM", "HIT-SUFFIX", "HIT-SEMANTIC", "HIT-COALESCED", "HIT-STALE")
-)
+HITS = frozenset(("HIT", "HIT-NORM", "HIT-SUFFIX", "HIT-SEMANTIC", "HIT-COALESCED", "HIT-STALE"))
 NANO = 1_000_000_000
 
 _NO_USAGE = Usage()
