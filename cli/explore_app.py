@@ -16,6 +16,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual import events, work
@@ -47,6 +48,10 @@ FIRST_BATCH: Final = 200
 BATCH: Final = 4000
 LOOK_SEC: Final = 2.0
 """How often the list is brought up to date, in seconds."""
+LATE_SEC: Final = 30.0
+"""How long a use may take to be written by the proxy, in seconds; it is commonly one."""
+NEWS: Final = 5000
+"""Rows looked at to find what is new."""
 
 KEYS: Final = "↑↓ move  Enter view  / filter  s sort  d invalidate  c copy  ? help  q quit"
 FILTER_KEYS: Final = "type words   ↓ or Enter to the list   Esc ends the filter"
@@ -276,19 +281,27 @@ class Explorer(App[None]):
             running = None
         place = f" on {running.address.url}" if running and running.address else ""
         proxy = f"proxy up{place}" if running else "proxy down"
-        newest = self._rows[0] if self._rows else None
-        fresh: list[Row] = []
         try:
             totals = self._store.totals()
-            if not self._loading:
-                for key, entry in self._store.entries():
-                    if newest is not None and entry.accessed <= newest.accessed:
-                        break
-                    fresh.append(row_of(key, entry))
+            fresh = [] if self._loading else self._news()
         except StoreError as error:
             self.call_from_thread(self._say, str(error))
             return
         self.call_from_thread(self._take_news, proxy, totals.entries, totals.bytes, fresh)
+
+    def _news(self) -> list[Row]:
+        """The rows that are new or have changed. The proxy writes uses in batches, so one may come
+        behind rows that are known already."""
+        since = self._rows[0].accessed - LATE_SEC if self._rows else float("-inf")
+        known = {row.id: row for row in takewhile(lambda row: row.accessed >= since, self._rows)}
+        fresh: list[Row] = []
+        for key, entry in islice(self._store.entries(), NEWS):
+            if entry.accessed < since:
+                break
+            row = known.get(entry.id)
+            if row is None or (row.accessed, row.hits) != (entry.accessed, entry.hits):
+                fresh.append(row_of(key, entry))
+        return fresh
 
     def _take_news(self, proxy: str, entries: int, size: int, fresh: list[Row]) -> None:
         self._proxy, self._stored_bytes = proxy, size
@@ -303,6 +316,7 @@ class Explorer(App[None]):
         elif fresh:
             newer = {row.id for row in fresh}
             self._rows = fresh + [row for row in self._rows if row.id not in newer]
+            self._rows.sort(key=ORDERS[0].of, reverse=True)
             self._rearrange()
         else:
             self._retitle()

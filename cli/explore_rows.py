@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from llm_cache.cli.output import printable
+from llm_cache.cli.output import cut, printable
 from llm_cache.store import Entry
 
 
@@ -137,12 +137,18 @@ def filtered(rows: Iterable[Row], wanted: str) -> list[Row]:
 
 def ago(seconds: float) -> str:
     """A length of time in at most 4 characters: `42s`, `5m`, `3h`, `12d`, `8w`, `2y`."""
-    seconds = max(0.0, seconds)
-    for size, unit in ((60, "s"), (60, "m"), (24, "h"), (14, "d"), (52 / 2, "w")):
-        if seconds < size:
-            return f"{int(seconds)}{unit}"
-        seconds /= size if unit != "d" else 7
-    return f"{int(seconds / 52)}y"
+    for limit, unit, letter in _UNITS:
+        if seconds < limit:
+            return f"{int(max(0.0, seconds) / unit)}{letter}"
+    return f"{int(seconds / _YEAR)}y"
+
+
+_DAY: Final = 86400
+_YEAR: Final = 365 * _DAY
+_UNITS: Final = (
+    *((60, 1, "s"), (3600, 60, "m"), (_DAY, 3600, "h")),
+    *((14 * _DAY, _DAY, "d"), (_YEAR, 7 * _DAY, "w")),
+)
 
 
 def amount(number: float, step: int = 1000, units: str = "kMGT") -> str:
@@ -210,14 +216,3 @@ class Columns:
 
 
 _FIXED: Final = 5 + 4 + 5 + 9 + 7 + 5 + 7
-
-
-def cut(text: str, width: int) -> str:
-    """`text` in exactly `width` terminal cells: with `…` where it was cut, or with spaces."""
-    if text.isascii():
-        return f"{text:<{width}}" if len(text) <= width else f"{text[: width - 1]}…"[:width]
-    from rich.cells import cell_len, set_cell_size
-
-    if cell_len(text) <= width:
-        return set_cell_size(text, width)
-    return set_cell_size(text, max(0, width - 1)) + "…" if width else ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json as json_text
+import json as json_format
 import os
+import re
 import select
+import shutil
 import stat
 import sys
 import threading
@@ -16,7 +18,16 @@ from typing import Annotated, Any
 
 import typer
 
-from llm_cache.cli.output import colourful, dollars, note, printable, say
+from llm_cache.cli.output import (
+    cell_len,
+    colourful,
+    cut,
+    dollars,
+    json_text,
+    note,
+    printable,
+    say,
+)
 from llm_cache.errors import NotRunningError
 from llm_cache.server import process
 from llm_cache.settings import Settings, load_settings
@@ -26,22 +37,33 @@ RETRY_SEC = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 Json = Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")]
 
-_GREEN, _YELLOW, _RED, _GREY, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[90m", "\x1b[0m"
-_COLOURS = {"MISS": _YELLOW, "MISS-COALESCED": _YELLOW, "ERROR": _RED}
+_DATE = re.compile(r"-20[0-9]{6}$")  # of a model's release: the first to go when room is short
+_TYPE_WIDTH = 5
+_FIXED_WIDTH = 46  # of all columns but the model and the answer
+
+_GREEN, _YELLOW, _RED, _CYAN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[36m"
+_GREY, _PLAIN = "\x1b[90m", "\x1b[0m"
+_COLOURS = {"HIT": _GREEN, "MISS": _YELLOW, "MISS-COALESCED": _YELLOW, "ERROR": _RED}
+"""By type; other hits are cyan, what isn't cached at all is grey."""
 
 
 def monitor(json: Json = False) -> None:
     """Follow the calls as they are answered, until Ctrl-C.
 
-    Each line: time, number, type, model, tokens, price, milliseconds, start of the answer. When
-    the proxy restarts, monitor waits for it.
+    Each line: time, number, type, model, tokens, price, milliseconds, start of the answer; on a
+    terminal cut to its width. When the proxy restarts, monitor waits for it.
 
     Example: llm-cache monitor
     """
     settings = load_settings()
-    if process.find(settings) is None:
+    found = process.find(settings)
+    if found is None:
         raise NotRunningError("the proxy is down; start it with `llm-cache on`")
     _end_with_reader()
+    terminal = sys.stdout.isatty()
+    show = _as_json if json else _as_row if terminal else _as_line
+    if terminal and not json and found.address is not None:
+        note(f"following {found.address.url} (Ctrl-C ends)")
     attempts = 0
     while True:
         running = process.find(settings)
@@ -50,7 +72,7 @@ def monitor(json: Json = False) -> None:
                 note(f"connected again (pid {running.pid})")
             attempts = 0
             with suppress(NotRunningError):  # it stopped just now
-                _follow(settings, running.address, _as_json if json else _as_line)
+                _follow(settings, running.address, show)
         if attempts == 0:
             note("the proxy has gone; waiting for it (Ctrl-C ends)")
         time.sleep(RETRY_SEC[min(attempts, len(RETRY_SEC) - 1)])
@@ -73,7 +95,7 @@ def _event(line: bytes) -> dict[str, Any]:
     if not line.startswith(b"data:"):
         return {}
     try:
-        event = json_text.loads(line[5:])
+        event = json_format.loads(line[5:])
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}
@@ -96,20 +118,44 @@ def _end_with_reader() -> None:
 
 
 def _as_json(event: dict[str, Any]) -> str:
-    return json_text.dumps(event, ensure_ascii=False)
+    return json_text(event)
 
 
 def _as_line(event: dict[str, Any]) -> str:
+    """The whole of an event, for a pipe: nothing is cut."""
     when = datetime.fromtimestamp(event["t"] / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    kind = str(event["type"])
-    tokens = int(event["in"]) + int(event["out"])
-    head = f"{when}  #{event['seq']:04d} "
-    facts = (
-        f" {printable(event['model'] or '-')}  {tokens}tok "
-        f"{dollars(event['usd'], 5)}  {event['ms']:.0f}ms"
-    )
     tail = f" | {printable(event['snippet'])}" if event["snippet"] else ""
+    return (
+        f"{when}  #{event['seq']:04d} {printable(event['type']):<4} "
+        f"{printable(event['model'] or '-')}  {_tokens(event)}tok "
+        f"{dollars(event['usd'], 5)}  {event['ms']:.0f}ms{tail}"
+    )
+
+
+def _as_row(event: dict[str, Any]) -> str:
+    """An event on one line of this terminal, in columns; names and answers are cut to fit."""
+    width = shutil.get_terminal_size().columns
+    when = datetime.fromtimestamp(event["t"] / 1000).strftime("%H:%M:%S")
+    kind = printable(event["type"])
+    beside = max(0, len(kind) - _TYPE_WIDTH)  # a long type takes its room from the model
+    columns = max(8, min(28, (width - _FIXED_WIDTH) // 2) - beside)
+    model = printable(event["model"] or "-")
+    if len(model) > columns:
+        model = _DATE.sub("", model)
+    head = f"{when} #{event['seq']:04d} "
+    facts = (
+        f" {cut(model, columns)} {_tokens(event):>5}tok "
+        f"{dollars(event['usd'], 5):>8} {event['ms']:>5.0f}ms"
+    )
+    used = len(head) + max(len(kind), _TYPE_WIDTH) + cell_len(facts)
+    tail = cut(f" | {printable(event['snippet'])}", max(0, width - used)).rstrip()
     if not colourful():
-        return f"{head}{kind:<4}{facts}{tail}"
-    colour = _COLOURS.get(kind, _GREEN if event["from_cache"] else _GREY)
-    return f"{_GREY}{head}{_PLAIN}{colour}{kind:<4}{_PLAIN}{facts}{_GREY}{tail}{_PLAIN}"
+        return cut(f"{head}{kind:<{_TYPE_WIDTH}}{facts}{tail}", width).rstrip()
+    colour = _COLOURS.get(kind, _CYAN if event["from_cache"] else _GREY)
+    if used > width:  # too narrow for columns
+        return f"{colour}{cut(f'{head}{kind} {facts}', width)}{_PLAIN}"
+    return f"{_GREY}{head}{_PLAIN}{colour}{kind:<{_TYPE_WIDTH}}{_PLAIN}{facts}{_GREY}{tail}{_PLAIN}"
+
+
+def _tokens(event: dict[str, Any]) -> int:
+    return int(event["in"]) + int(event["out"])

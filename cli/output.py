@@ -68,6 +68,26 @@ def printable(text: str) -> str:
     return "".join(mark if mark.isprintable() else " " for mark in text)
 
 
+def cell_len(text: str) -> int:
+    """The cells of a terminal that `text` takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len as cells
+
+    return cells(text)
+
+
+def cut(text: str, width: int) -> str:
+    """`text` in exactly `width` cells: with `…` where it was cut, or with spaces."""
+    if text.isascii():
+        return f"{text:<{width}}" if len(text) <= width else f"{text[: width - 1]}…"[:width]
+    from rich.cells import set_cell_size
+
+    if cell_len(text) <= width:
+        return set_cell_size(text, width)
+    return set_cell_size(text, width - 1) + "…" if width > 0 else ""
+
+
 def dollars(amount: float | None, places: int = 4) -> str:
     """US dollars: `$0.0123`; `$?` when unknown."""
     return "$?" if amount is None else f"${amount:,.{places}f}"

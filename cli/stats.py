@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llm_cache.cli.open_store import opened_store
 from llm_cache.cli.output import console, dollars, duration, note, printable, say_json
 from llm_cache.server import process
 from llm_cache.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as /stats gives them.")]
 
@@ -45,23 +47,11 @@ def from_ledger(settings: Settings) -> dict[str, Any]:
 
     tallies: dict[str, dict[str, int | float]] = {}
     sizes = {"entries": 0, "bytes": 0}
-    if settings.store_dir.is_dir():  # looking at figures makes no store
-        from llm_cache.store import Limits, Store
-
-        limits = Limits(
-            ttl_sec=settings.ttl_sec,
-            max_entries=settings.max_entries,
-            max_bytes=settings.max_bytes,
-            stale_sec=settings.stale_if_error_sec,
-            max_memory_bytes=0,
-        )
-        store = Store.open(settings.store_dir, limits)
-        try:
+    with opened_store(settings) as store:
+        if store is not None:
             tallies = store.ledger.read()
             totals = store.totals()
             sizes = {"entries": totals.entries, "bytes": totals.bytes}
-        finally:
-            store.close()
     return {
         **figures.summary(tallies),
         "uptime_s": None,
@@ -73,50 +63,77 @@ def from_ledger(settings: Settings) -> dict[str, Any]:
     }
 
 
+# Tables
+
+_OVERVIEW_BAR = 12
+_MODEL_BAR = 6
+_MODEL_FIGURES = 54  # columns that the figures of a model take
+_NARROWEST_MODEL = 12
+_ROWS = (  # of both columns: label, figure, how it is written
+    ("calls", "calls", "number"),
+    ("  hits", "hits", "number"),
+    ("  of these coalesced", "coalesced", "number"),
+    ("  misses", "misses", "number"),
+    ("  errors", "errors", "trouble"),
+    ("tokens saved", "tokens_saved", "gain"),
+    ("tokens spent", "tokens_spent", "number"),
+    ("money saved", "usd_saved", "gained money"),
+    ("money spent", "usd_spent", "money"),
+    ("of all costs saved", "savings_pct", "percent"),
+)
+_RARE_ROWS = (  # shown when there is something to tell
+    ("  bypassed", "bypassed", "number"),
+    ("passed through, not counted", "passed", "number"),
+    ("calls of unknown price", "unpriced_calls", "trouble"),
+    ("provider's cache: tokens read", "prompt_cache_read_tokens", "number"),
+    ("provider's cache: tokens written", "prompt_cache_write_tokens", "number"),
+)
+
+
 def _show(figures: dict[str, Any]) -> None:
     screen = console()
     session = figures["session"]
     columns = [("all time", figures)]
     if session is not None:
-        screen.print(f"up {duration(figures['uptime_s'])}, cache {figures['cache']}")
+        facts = [f"up {duration(figures['uptime_s'])}", f"cache {figures['cache']}"]
+        if figures.get("address"):
+            facts.append(printable(str(figures["address"])))
+        screen.print(" · ".join(facts), style="bold")
+        screen.print()
         columns.insert(0, ("this run", session))
     screen.print(_overview(columns))
     if figures["by_model"]:
         screen.print()
-        screen.print(_models(figures["by_model"]))
-    screen.print(f"\n{figures['entries']:,} entries, {_size(figures['bytes'])} on disk")
+        screen.print(_models(figures["by_model"], screen.width))
+    screen.print()
+    screen.print(f"{figures['entries']:,} entries, {_size(figures['bytes'])} on disk", style="dim")
+    if failures := figures.get("store_failures"):
+        screen.print(f"the store failed {failures:,} times this run; the log says why", style="red")
 
 
 def _overview(columns: list[tuple[str, dict[str, Any]]]) -> Table:
     table = _table("", *(name for name, _ in columns))
-
-    def row(label: str, *cells: str) -> None:
-        table.add_row(label, *cells)
-
     every = [figures for _, figures in columns]
-    row("hit rate", *(_rate(one["hit_rate_pct"]) for one in every))
-    for label in ("calls", "hits", "coalesced", "misses", "errors"):
-        row(label, *(f"{one[label]:,}" for one in every))
-    row("tokens saved", *(f"{one['tokens_saved']:,}" for one in every))
-    row("tokens spent", *(f"{one['tokens_spent']:,}" for one in every))
-    row("money saved", *(dollars(one["usd_saved"]) for one in every))
-    row("money spent", *(dollars(one["usd_spent"]) for one in every))
-    row("of all costs saved", *(f"{one['savings_pct']:.1f} %" for one in every))
-    if any(one.get("unpriced_calls") for one in every):
-        row("calls of unknown price", *(f"{one['unpriced_calls']:,}" for one in every))
+    rates = [_rate(one["hit_rate_pct"], _OVERVIEW_BAR) for one in every]
+    table.add_row(_text("hit rate", "bold"), *rates)
+    for label, name, kind in (*_ROWS, *_RARE_ROWS):
+        values = [one.get(name) or 0 for one in every]
+        if any(values) or (label, name, kind) in _ROWS:
+            table.add_row(label, *(_figure(value, kind) for value in values))
     return table
 
 
-def _models(rows: list[dict[str, Any]]) -> Table:
-    table = _table("model", "calls", "hit rate", "saved tok", "saved $", "spent $")
+def _models(rows: list[dict[str, Any]], width: int) -> Table:
+    table = _table("model", "calls", "hit rate", "tok saved", "saved", "spent")
+    table.columns[0].max_width = max(_NARROWEST_MODEL, width - _MODEL_FIGURES)
     for row in rows:
         table.add_row(
             printable(row["model"] or "(none)"),
-            f"{row['calls']:,}",
-            _rate(row["hit_rate_pct"], width=8),
-            f"{row['tokens_saved']:,}",
-            dollars(row["usd_saved"]),
-            dollars(row["usd_spent"]),
+            _figure(row["calls"], "number"),
+            _rate(row["hit_rate_pct"], _MODEL_BAR),
+            _figure(row["tokens_saved"], "gain"),
+            _figure(row["usd_saved"], "gained money"),
+            _figure(row["usd_spent"], "money"),
         )
     return table
 
@@ -125,17 +142,43 @@ def _table(first: str, *others: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+        header_style="bold",
+    )
     table.add_column(first, overflow="fold")
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
-def _rate(percent: float, width: int = 12) -> str:
+def _figure(value: float, kind: str) -> Text:
+    """A figure in its colour: what was gained stands out, what is zero recedes."""
+    if "money" in kind:
+        written = dollars(value, 2 if value >= 1000 else 4)
+    else:
+        written = f"{value:.1f} %" if kind == "percent" else f"{value:,.0f}"
+    style = {"trouble": "red", "gain": "green", "gained money": "bold green"}.get(kind, "")
+    return _text(written, style if value else "dim")
+
+
+def _rate(percent: float, width: int) -> Text:
     """A bar and a figure: `██████░░░░░░  50.0 %`."""
-    filled = min(width, max(0, round(width * percent / 100)))
-    return f"{'█' * filled}{'░' * (width - filled)} {percent:5.1f} %"
+    from rich.text import Text
+
+    filled = min(width, max(0, int(width * percent / 100 + 0.5)))
+    return Text.assemble(
+        ("█" * filled, "green"), ("░" * (width - filled), "bright_black"), f" {percent:5.1f} %"
+    )
+
+
+def _text(words: str, style: str) -> Text:
+    from rich.text import Text
+
+    return Text(words, style)
 
 
 def _size(count: int) -> str:

@@ -72,7 +72,8 @@ class Terminal:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        os.close(self._ours)
+        if self._ours >= 0:
+            os.close(self._ours)
 
     @property
     def text(self) -> str:
@@ -107,6 +108,20 @@ class Terminal:
         """Block until the screen holds none of `unwanted`; the screen's text."""
         return self.wait(lambda text: not any(word in text for word in unwanted))
 
+    def look(self, seconds: float) -> str:
+        """Take what is written within `seconds`, if anything is; the screen's text."""
+        self._read(time.monotonic() + seconds)
+        return self.text
+
+    def hang_up(self) -> None:
+        """Close the terminal, as a window is closed."""
+        os.close(self._ours)
+        self._ours = -1
+
+    def exit_code(self) -> int:
+        """Block until the command has ended, without reading; its exit code."""
+        return self._process.wait(DEADLINE)
+
     def rest(self, seconds: float = 0.3) -> None:
         """Block until the command writes nothing for a while: for pictures, not for tests."""
         while self._read(time.monotonic() + seconds):
@@ -117,7 +132,7 @@ class Terminal:
         deadline = time.monotonic() + DEADLINE
         while self._read(deadline):
             pass
-        return self._process.wait(max(0.1, deadline - time.monotonic()))
+        return self._process.wait(max(1.0, deadline - time.monotonic()))
 
     def _read(self, deadline: float) -> bool:
         """Take what the command writes next; False at its end or the deadline."""
