@@ -19,8 +19,8 @@ from llm_cache.wire.readable import Part
 Form = Literal["readable", "pretty", "raw"]
 FORMS: Final[tuple[Form, ...]] = get_args(Form)
 
-SHOWN_BYTES: Final = 2 << 20
-"""How much of a body is shown in a terminal."""
+SHOWN_BYTES: Final = 1 << 20
+"""How much of a body is shown in a terminal, in characters."""
 _DECODED_BYTES: Final = 256 << 20
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shlex
+import shutil
 import signal
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -328,9 +332,20 @@ def test_an_empty_or_missing_cache_is_no_fault(cli: Cli) -> None:
         assert terminal.ended() == 0
 
 
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux isn't installed")
 def test_it_runs_in_tmux(cli: Cli, keys: list[str]) -> None:
-    """The keys of a terminal multiplexer, whose TERM is its own."""
-    with explorer(cli, TERM="screen-256color") as terminal:
-        terminal.wait(cursor_on(terminal, PROMPTS[3]))
-        terminal.type("\x1bOB")  # the arrow of a terminal in application mode
-        terminal.wait(cursor_on(terminal, PROMPTS[2]))
+    with tempfile.TemporaryDirectory() as place:  # a socket's path must be short
+        tmux = ["tmux", "-S", f"{place}/s", "-f", "/dev/null"]
+        command = [*tmux, "new-session", shlex.join(cli.command("explore"))]
+        try:
+            with Terminal(command, cli.environment, columns=90) as terminal:
+                terminal.wait(*PROMPTS, "q quit")
+                terminal.type("end", "enter")
+                terminal.wait(keys[0], "It depends.", PROMPTS[0])
+                terminal.type("left", "down", "escape")
+                terminal.wait("q quit", *PROMPTS)
+                terminal.type("q")
+                assert terminal.ended() == 0
+                assert "[exited]" in terminal.text
+        finally:
+            subprocess.run([*tmux, "kill-server"], capture_output=True, check=False)
