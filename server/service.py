@@ -29,8 +29,8 @@ from llm_cache.settings import Settings, is_setting, read_env_file
 
 MARK = "Written by `llm-cache install`"
 
-_MANAGER_SEC = 60.0
-"""How long a command of the manager may take, in seconds: above the time a stop is given."""
+_MANAGER_SEC = 75.0
+"""How long a command of the manager may take, in seconds: above the 60 s a start is given."""
 
 
 @dataclass(frozen=True, slots=True)

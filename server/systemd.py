@@ -153,7 +153,9 @@ def _sandbox(plan: Plan) -> str:
         # Whether ReadWritePaths= takes a backslash for itself differs between versions.
         lines = ["ProtectSystem=full"]
     else:
-        lines = ["ProtectSystem=strict", f"ReadWritePaths={' '.join(map(path_word, folders))}"]
+        # %h is the user's home; AWS clients keep there the tokens that they renew.
+        writable = " ".join([*map(path_word, folders), "-%h/.aws"])
+        lines = ["ProtectSystem=strict", "ProtectHome=read-only", f"ReadWritePaths={writable}"]
     used = (*folders, Path(plan.command[0]))
     if not any(path.is_relative_to(place) for path in used for place in _TEMPORARY):
         lines.append("PrivateTmp=yes")

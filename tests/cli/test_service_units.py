@@ -56,6 +56,7 @@ def test_the_systemd_unit_says_what_it_must(cli: Cli) -> None:
         "Restart=on-failure",
         "NoNewPrivileges=yes",
         "ProtectSystem=strict",
+        "ProtectHome=read-only",
         "UMask=0077",
         "WantedBy=default.target",
     ):
@@ -176,12 +177,12 @@ def test_what_is_kept_in_tmp_is_not_put_out_of_sight() -> None:
 
 def test_a_log_outside_of_the_home_may_be_written() -> None:
     inside = systemd_unit(plan(Path("/home/me"), log_file=Path("/home/me/home/proxy.log")))
-    assert inside["ReadWritePaths"] == "-/home/me/home"
+    assert inside["ReadWritePaths"] == "-/home/me/home -%h/.aws"
     odd = systemd_unit(plan(Path("/home/b\\s")))
     assert odd["ProtectSystem"] == "full"
     assert "ReadWritePaths" not in odd
     outside = systemd_unit(plan(Path("/home/me"), log_file=Path("/home/me/logs here/a.log")))
-    assert outside["ReadWritePaths"] == "-/home/me/home '-/home/me/logs here'"
+    assert outside["ReadWritePaths"] == "-/home/me/home '-/home/me/logs here' -%h/.aws"
 
 
 def test_the_interpreter_is_that_of_the_environment_we_run_in(cli: Cli, tmp_path: Path) -> None:
