@@ -238,7 +238,7 @@ class Exchanges:
             found = flight.found
             if led or self._fresh_enough(found, asked):
                 await self._replay(
-                    found.stored, found.label, asked.key, asked.fields, send, asked.started
+                    found.stored, found.label, found.key, asked.fields, send, asked.started
                 )
                 return
             # Joined somebody who takes older answers than this client does.
@@ -302,7 +302,8 @@ class Exchanges:
                 flight.answer_found(found)
                 return
         note = "not in the cache, and mode replay never asks upstream"
-        await self._journal.record(replace(asked.call("MISS", 504), note=note))
+        call = replace(asked.call("MISS", 504), note=note, asked_model=asked.model())
+        await self._journal.record(call)
         what = f"{asked.route.method} {asked.route.path}"
         self._answer_here(flight, asked, 504, "cache_miss", f"{asked.key.hex()} ({what}): {note}")
 
@@ -333,7 +334,7 @@ class Exchanges:
                     stored = in_asked_form(stored, asked, DECODED_LIMIT)
                     label = "HIT-NORM"
                 if stored is not None:
-                    return Found(stored, label)
+                    return Found(stored, label, key)
         except StoreError as error:
             self._loop.call_soon_threadsafe(self._journal.store_failed, error)
         return None
@@ -455,12 +456,13 @@ class Exchanges:
         if found is None:
             return False
         self._journal.problem(f"{reason}; an expired answer went out in its place")
-        flight.answer_found(Found(found.stored, "HIT-STALE"))
+        flight.answer_found(Found(found.stored, "HIT-STALE", found.key))
         return True
 
     async def _upstream_failed(self, flight: Flight, asked: Asked, reason: str) -> None:
         status = flight.status if flight.began else 502
-        call = replace(asked.call("ERROR", status), note=reason, error=True)
+        call = asked.call("ERROR", status)
+        call = replace(call, note=reason, error=True, asked_model=asked.model())
         await self._journal.record(call)
         if flight.began:
             flight.fail(reason)

@@ -96,7 +96,7 @@ class Feed:
             "stored": call.stored,
             "status": call.status,
             "provider": call.provider,
-            "model": call.model,
+            "model": call.model or call.asked_model,
             "in": usage.input_tokens if usage else 0,
             "out": usage.output_tokens if usage else 0,
             "prompt_cache_read": usage.cache_read_tokens if usage else 0,

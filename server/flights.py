@@ -29,10 +29,11 @@ WINDOW_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An answer from the store and the label of the tier it was found by."""
+    """An answer from the store, the label of the tier it was found by, and the key it has there."""
 
     stored: Stored
     label: str
+    key: bytes
 
 
 class FlightFailed(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llm_cache.server.landing import Asked, request_doc
+from llm_cache.server.landing import Asked
 from llm_cache.server.replay import HeaderList, replay_of, with_head
 from llm_cache.store import Stored
 from llm_cache.wire.answers import media_type
@@ -23,7 +23,7 @@ _OF_ITS_FORM = (b"content-type", b"content-length", b"content-encoding", b"cache
 def in_asked_form(stored: Stored, asked: Asked, max_bytes: int) -> Stored | None:
     """`stored` in the other form, if that is what was asked for and it can be made. `max_bytes`:
     the most it may have without its content coding."""
-    doc, endpoint, provider = request_doc(asked), asked.route.endpoint, asked.route.provider
+    doc, endpoint, provider = asked.doc(), asked.route.endpoint, asked.route.provider
     if doc is None or endpoint is None:
         return None
     streams = provider.strip_form(endpoint, dict(doc))

@@ -75,6 +75,9 @@ class Call:
     snippet: str = ""
     note: str = ""
     error: bool = False
+    asked_model: str | None = (
+        None  # what the request names, where no answer does: shown, not counted
+    )
 
     @property
     def from_cache(self) -> bool:
@@ -301,7 +304,7 @@ class Journal:
         tokens = usage.input_tokens + usage.output_tokens
         nano = call.nano_usd or 0
         price = "$?" if call.usage and call.nano_usd is None else f"${nano / NANO:.5f}"
-        head = f"{stamp} {call.type:<4} {call.model or '?'}"
+        head = f"{stamp} {call.type:<4} {call.model or call.asked_model or '?'}"
         if call.type != "PASS":
             self._calls += 1
         if call.from_cache:

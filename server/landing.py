@@ -48,6 +48,21 @@ class Asked:
     prefix: bytes
     started: float
 
+    def doc(self) -> Json | None:
+        """The request's JSON object, None when its body isn't one."""
+        try:
+            doc = strict_json.parse(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return doc if isinstance(doc, dict) else None
+
+    def model(self) -> str | None:
+        """The model the request names."""
+        doc, endpoint = self.doc(), self.route.endpoint
+        if endpoint is None or doc is None:
+            return None
+        return self.route.provider.request_model(endpoint, self.route.path, doc)
+
     def call(self, type_: str, status: int) -> Call:
         """The record of this request, answered now."""
         return Call(
@@ -227,8 +242,11 @@ class Landing:
         asked = self._asked
         endpoint = asked.route.endpoint
         assert endpoint is not None
-        if call.model is None and call.usage is not None:
-            call = replace(call, model=_asked_model(asked, endpoint))  # Cohere names none
+        if call.model is None:
+            named = asked.model()
+            # Cohere's answers name none. A model nobody answered for isn't counted as one: anybody
+            # can name any.
+            call = replace(call, model=named if call.usage else None, asked_model=named)
         if call.usage is not None and call.model is not None:
             cost = self._prices.cost(call.provider, call.model, call.usage, endpoint.price_id)
             if cost is not None:
@@ -260,26 +278,10 @@ class Landing:
         seconds = self._ttl_deterministic_sec
         if asked.control.ttl is not None or seconds is None:
             return asked.control.ttl
-        doc = request_doc(asked)
+        doc = asked.doc()
         if doc is None or not asked.route.provider.is_deterministic(endpoint, doc):
             return None
         return seconds or math.inf
-
-
-def _asked_model(asked: Asked, endpoint: Endpoint) -> str | None:
-    doc = request_doc(asked)
-    if doc is None:
-        return None
-    return asked.route.provider.request_model(endpoint, asked.route.path, doc)
-
-
-def request_doc(asked: Asked) -> Json | None:
-    """The request's JSON object, None when its body isn't one."""
-    try:
-        doc = strict_json.parse(asked.body)
-    except ValueError:
-        return None
-    return doc if isinstance(doc, dict) else None
 
 
 def _content_length(headers: Headers) -> int | None:

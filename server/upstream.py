@@ -91,6 +91,8 @@ class Caller:
         `target` is path and query as the client sent them, without a provider prefix. Raises
         `UpstreamFailed` when no answer comes; leaving the block early closes the connection.
         """
+        if upstream.base_url.endswith(".invalid"):
+            raise UpstreamFailed(_not_set(upstream))
         request = httpx.Request(
             method,
             upstream.base_url,
@@ -143,6 +145,12 @@ def _head(raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     if any(name == b"transfer-encoding" for name, _ in headers):
         return [header for header in headers if header[0] != b"content-length"]
     return headers
+
+
+def _not_set(upstream: Upstream) -> str:
+    """What to do about a provider without a host of its own: its base URL names the setting."""
+    name = upstream.base_url.partition("://")[2].partition("-is-not-set")[0]
+    return f"no upstream is set for this provider: set {name.replace('-', '_').upper()}"
 
 
 def _explain(error: Exception, upstream: Upstream) -> str:

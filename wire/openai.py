@@ -78,7 +78,9 @@ class OpenAI(Provider):
         parts = path.split("/")[1:]
         if parts[:1] == ["v1"]:
             return len(parts) > 1 and parts[1] in _ROOTS
-        return _operation(path) is not None  # a base URL without /v1
+        # A base URL without /v1. Behind any other path stands a name nobody knows: a provider or
+        # upstream misspelt, whose key OpenAI must not get.
+        return parts[0] in _ROOTS and _operation(path) is not None
 
     def endpoint(self, method: str, path: str) -> Endpoint | None:
         return _operation(path) if method == "POST" else None

@@ -162,14 +162,33 @@ def test_an_entry_is_deleted_by_any_of_its_keys_and_gone_for_all_of_them(
 ) -> None:
     one: Proxy = proxy()
     upstream.default = json_reply(wire.message())
-    one.ask(wire.request())
     respelled = wire.request() + b" "
-    key = one.ask(respelled).header("x-cache-key")  # this request's own; nothing is stored there
-    assert exchange(one.port, "DELETE", f"/cache/entry?key={key}").status == 404
-    key = one.ask(wire.request()).header("x-cache-key")
-    assert exchange(one.port, "DELETE", f"/cache/entry?key={key}").status == 200
-    assert one.ask(respelled, {"x-cache-mode": "replay"}).status == 504
+    for asked in (wire.request(), respelled):  # a hit names the key its answer has in the store
+        one.ask(wire.request())
+        key = one.ask(asked).header("x-cache-key")
+        assert exchange(one.port, "DELETE", f"/cache/entry?key={key}").status == 200
+        assert one.ask(respelled, {"x-cache-mode": "replay"}).status == 504
+        assert one.ask(wire.request(), {"x-cache-mode": "replay"}).status == 504
+
+
+def test_an_error_is_shown_with_the_model_that_was_asked_for_and_counted_for_none(
+    upstream: Upstream, proxy: Any
+) -> None:
+    one: Proxy = proxy()
+    upstream.default = json_reply(wire.error("rate_limit_error", "slow down"), status=429)
+    assert one.ask(wire.request()).status == 429
     assert one.ask(wire.request(), {"x-cache-mode": "replay"}).status == 504
+    lines = [line for line in one.log().splitlines() if " MISS " in line]
+    assert len(lines) == 2
+    assert all(f"MISS {wire.MODEL}  " in line for line in lines)
+    assert [row["model"] for row in one.stats()["by_model"]] == [None]
+
+
+def test_a_provider_without_an_upstream_says_which_setting_is_missing(proxy: Any) -> None:
+    one: Proxy = proxy()
+    answer = one.post("/azure/openai/deployments/x/chat/completions?api-version=1", b"{}")
+    assert answer.status_code == 502
+    assert "set CACHE_UPSTREAM_AZURE" in answer.text
 
 
 def test_what_another_process_deletes_is_gone_on_the_next_request(

@@ -356,3 +356,8 @@ def test_the_request_names_its_model(doc: dict[str, Any], model: str | None) -> 
 def test_openai_is_known_by_its_name() -> None:
     assert isinstance(by_name("openai"), OpenAI)
     assert isinstance(by_name("azure"), Azure)
+
+
+@pytest.mark.parametrize("path", ["/nosuch/v1/chat/completions", "/gorq/openai/v1/responses"])
+def test_a_misspelt_upstream_name_is_never_taken_for_openai(path: str) -> None:
+    assert not OpenAI().claims("POST", path, {})
