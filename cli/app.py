@@ -24,6 +24,7 @@ from llm_cache.cli import (
     lifecycle,
     monitor,
     service,
+    setup,
     stats,
     validate,
 )
@@ -51,6 +52,7 @@ for _name, _command in (
     ("monitor", monitor.monitor),
     ("explore", explore.explore),
     ("validate", validate.validate),
+    ("setup", setup.setup),
     ("install", service.install),
     ("uninstall", service.uninstall),
     ("key", inspect.key),

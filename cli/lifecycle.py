@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from llm_cache.cli.clients import client_lines
 from llm_cache.cli.output import duration, note, printable, say, say_json
+from llm_cache.cli.setup import can_ask, first_run
 from llm_cache.errors import LlmCacheError, UsageError
 from llm_cache.server import process, service
 from llm_cache.server.notify import tell_manager
@@ -153,11 +155,15 @@ def _switch(cache: str, flags: dict[str, object]) -> None:
     settings = load_settings(flags)
     running = process.find(settings)
     if running is None:
-        if not settings.env_file.exists():
-            _first_run(settings)
+        asked = not settings.env_file.exists() and _first_run(settings, flags)
+        if asked:
+            settings = load_settings(flags)
         running = _start(settings, cache, flags)
         url = _address(running).url
         say(f"llm-cache is {_state(cache)}: {url} (pid {running.pid})")
+        if asked:
+            say("\n".join(["", *client_lines(settings, url)]))
+            return
     else:
         address = _address(running)
         _same_place(flags, address)
@@ -194,11 +200,15 @@ def _state(cache: str) -> str:
     return "on" if cache == "on" else "off (forwards everything, stores nothing)"
 
 
-def _first_run(settings: Settings) -> None:
-    # The place where a wizard may take over on a terminal (sys.stdin and sys.stdout are one).
+def _first_run(settings: Settings, flags: dict[str, object]) -> bool:
+    """Ask what a first run needs, where there is somebody to ask; whether that was so."""
+    if can_ask() and not settings.real_keys:
+        first_run(flags)
+        return True
     keys = ", ".join(f"{name.upper()}_API_KEY_REAL" for name in settings.real_keys)
     how = f"sends {keys}" if keys else "passes each client's own credentials through"
     note(f"not configured yet: the proxy {how}; settings can be put into {settings.env_file}")
+    return False
 
 
 def _same_place(flags: dict[str, object], address: process.Address) -> None:

@@ -18,7 +18,18 @@ import llm_cache
 
 COMMANDS = (
     *("on", "off", "restart", "stop", "run", "status", "stats", "monitor"),
-    *("explore", "validate", "install", "uninstall", "key", "price", "usage", "demo", "exec"),
+    *(
+        "explore",
+        "validate",
+        "setup",
+        "install",
+        "uninstall",
+        "key",
+        "price",
+        "usage",
+        "demo",
+        "exec",
+    ),
     "completion",
 )
 
