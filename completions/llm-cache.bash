@@ -62,7 +62,7 @@ _llm_cache() {
     case $path in
         '')
             options='-h --help --version'
-            words='on off restart stop run status stats monitor explore validate install uninstall key price usage demo exec completion'
+            words='on off restart stop run status stats monitor explore validate setup install uninstall key price usage demo exec completion'
             ;;
         'on')
             options='-h --help --port --host --upstream --mode --scope --log-level --verbose'
@@ -136,6 +136,22 @@ _llm_cache() {
             ;;
         'validate')
             options='-h --help --json'
+            ;;
+        'setup')
+            options='-h --help --key-env --key-stdin --provider --no-key --check-key --no-check-key --scope --upstream --port --host --token-env --new-token --ttl --max-entries --max-bytes --yes -y'
+            case $option in
+                --key-env) kind=files ;;
+                --provider) kind=words words='anthropic azure bedrock cerebras cohere compatible deepseek fireworks gemini groq huggingface llamacpp lmstudio mantle mistral moonshot ollama openai openrouter perplexity together vertex vllm xai zai' ;;
+                --scope) kind=words words='credential shared' ;;
+                --upstream) kind=files ;;
+                --port) kind=files ;;
+                --host) kind=files ;;
+                --token-env) kind=files ;;
+                --ttl) kind=files ;;
+                --max-entries) kind=files ;;
+                --max-bytes) kind=files ;;
+                *) option= ;;
+            esac
             ;;
         'install')
             options='-h --help --print --system --force --sandbox --no-sandbox'
