@@ -167,9 +167,11 @@ def _credentials(
     settings: Settings, path: str, api_key_env: str | None, headers: list[tuple[bytes, bytes]]
 ) -> str:
     """Add the client's API key to `headers`; what to say when one is needed and there is none."""
-    from llm_cache.wire.registry import DEFAULT, by_name
+    from llm_cache.server.routing import Router
+    from llm_cache.wire.registry import DEFAULT
 
-    provider = by_name(path[1:].partition("/")[0]) or DEFAULT
+    route = Router(settings).route("POST", _ascii("--path", path), dict(headers))
+    provider = DEFAULT if route is None else route.provider
     if api_key_env is not None:
         value = os.environ.get(api_key_env)
         if not value or not value.isascii():

@@ -17,6 +17,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -99,6 +100,14 @@ class Settings:
     def tls(self) -> bool:
         """True when the proxy serves HTTPS."""
         return self.tls_certfile is not None
+
+    def keep_secrets_private(self) -> None:
+        """Take `.env` away from other users, if they could read it. The home itself is left as its
+        owner made it: what else is secret in there is private by its own mode."""
+        with suppress(OSError):  # not there, or another user's: `validate` says so
+            mode = self.env_file.stat().st_mode
+            if mode & 0o077:
+                self.env_file.chmod(mode & 0o700)
 
     def make_home(self) -> None:
         """Create the home, 0700 whatever the umask; one that exists is left as it is."""

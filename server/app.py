@@ -25,9 +25,8 @@ from llm_cache.server.journal import Journal
 from llm_cache.server.own import OwnEndpoints
 from llm_cache.server.requests import ClientGone, Receive, Refused, read_control
 from llm_cache.server.routing import Route, Router
-from llm_cache.wire.registry import DEFAULT, PROVIDERS
+from llm_cache.wire.registry import ALL_CREDENTIALS, DEFAULT
 
-_ALL_CREDENTIALS = frozenset().union(*(provider.credential_headers for provider in PROVIDERS))
 _CORS_RESULT = (b"access-control-allow-origin", b"access-control-expose-headers")
 _EXPOSED = b"x-cache, x-cache-key, age, request-id"
 
@@ -53,7 +52,7 @@ class App:
         self._journal = journal
         self._lane = lane
         # With a real key here, the client's own key is of no use and may carry our token.
-        self._token_places = _ALL_CREDENTIALS if has_real_key else frozenset()
+        self._token_places = ALL_CREDENTIALS if has_real_key else frozenset()
         self.active: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -94,7 +93,7 @@ class App:
             target: bytes = scope["raw_path"]
             if scope["query_string"]:
                 target += b"?" + scope["query_string"]
-            route = self._router.known(method, target)
+            route = self._router.known(method, target, fields)
             if route is None:
                 if refusal := method_refusal(method, fields):
                     raise Refused(refusal)

@@ -33,6 +33,9 @@ from hypercorn.typing import ConnectionState
 
 from llm_cache.server.fastlane import FastLane, head_of
 
+GATHER_SEC = 0.05
+"""How long the short way waits for a body that comes apart from its head."""
+
 LINGER_SEC = 2.0
 """Longest time a client may go on sending a request that was answered already."""
 
@@ -148,31 +151,44 @@ class Connection(TCPServer):
 
     async def _read_data(self) -> None:
         # Hypercorn's loop, with the short way before the parser.
-        held = b""
         while not self.reader.at_eof():
             try:
-                data = held + await self.reader.read(MAX_RECV)
+                data = await self.reader.read(MAX_RECV)
             except OSError:
                 break
-            held = b""
             protocol = self.protocol.protocol
             if isinstance(protocol, Http1Protocol) and protocol.between_requests:
                 known = self._lane.known(self._the_place(), data) if not self.stopping else None
                 if known is not None:
-                    missing = known.size + known.length - len(data)
-                    if missing > 0 and not self.reader.at_eof():
-                        held = data
-                        continue
-                    if missing == 0 and (answer := self._lane.answer(known, data[known.size :])):
+                    whole = known.size + known.length
+                    if len(data) < whole <= len(data) + MAX_RECV:
+                        data += await self._rest(whole - len(data))
+                    if len(data) == whole and (
+                        answer := self._lane.answer(known, data[known.size :])
+                    ):
                         self.last_answer = self.loop.time()
                         self.writer.writelines(answer)
                         with suppress(OSError):
                             await self.writer.drain()
+                        if not self._idle.running:
+                            await self._idle.restart()
                         continue
                 protocol.head, protocol.place = head_of(data), self._place
             await self.protocol.handle(RawData(data))
         self._idle.cancel()
         await self.protocol.handle(Closed())
+
+    async def _rest(self, missing: int) -> bytes:
+        """What comes of the next `missing` bytes within a moment: many clients send head and body
+        one right after the other. A body that takes longer goes the long way, which has the timers
+        for it."""
+        await self._idle.stop()
+        gathered = b""
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(GATHER_SEC):
+                while len(gathered) < missing and (more := await self.reader.read(MAX_RECV)):
+                    gathered += more
+        return gathered
 
     def _the_place(self) -> object:
         if self._place is None:
@@ -215,8 +231,8 @@ class _IdleTimer:
         """True while the connection is idle."""
         return self._handle is not None
 
-    async def restart(self, task_group: object, action: object) -> None:
-        """The connection is idle from now on. `action` is Hypercorn's, and isn't used."""
+    async def restart(self, *_: object) -> None:
+        """The connection is idle from now on. Hypercorn passes its own task, which isn't used."""
         self.cancel()
         if self._connection.stopping:
             self.expire()

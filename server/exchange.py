@@ -88,7 +88,8 @@ class Exchanges:
         self._token = (settings.auth_token or "").encode()
         self._signer = Signer()
         self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(4, "llm-cache")
+        self._readers = ThreadPoolExecutor(4, "llm-cache-read")
+        self._writers = ThreadPoolExecutor(4, "llm-cache-write")  # those may wait for a lock
         self._strippers = ThreadPoolExecutor(4, "llm-cache-normalize")
         self.flights = Flights(journal.internal_error)
         self.off = settings.off
@@ -101,7 +102,8 @@ class Exchanges:
     async def close(self) -> None:
         """Give up what is in flight and let the threads end."""
         await self.flights.cancel_all()
-        self._threads.shutdown(wait=True)
+        self._readers.shutdown(wait=True)
+        self._writers.shutdown(wait=True)
         self._strippers.shutdown(wait=True, cancel_futures=True)
 
     # The hot path.
@@ -369,7 +371,7 @@ class Exchanges:
         return keys
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
-        return await self._loop.run_in_executor(self._threads, function, *arguments)
+        return await self._loop.run_in_executor(self._readers, function, *arguments)
 
     async def _ask(self, flight: Flight, asked: Asked, keys: FurtherKeys | None = None) -> None:
         if keys is None:
@@ -410,7 +412,7 @@ class Exchanges:
                     store=self._store,
                     prices=self._prices,
                     journal=self._journal,
-                    threads=self._threads,
+                    threads=self._writers,
                     max_entry_bytes=self._settings.max_entry_bytes,
                     store_requests=self._settings.store_requests,
                     ttl_deterministic_sec=self._settings.ttl_deterministic_sec,

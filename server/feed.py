@@ -108,6 +108,8 @@ class Feed:
         }
         if call.note:
             event["note"] = call.note
-        line = b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"
+        line = (
+            b"data: " + json.dumps(event, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
+        )
         for listener in self._listeners:
             listener.push(line)

@@ -29,6 +29,9 @@ from llm_cache.wire.normalize import FurtherKeys
 from llm_cache.wire.prices import Prices
 from llm_cache.wire.provider import Answer, Endpoint, Json, Watcher
 
+MAX_NAME = 200
+"""Characters of a model's name that are kept."""
+
 END_WAIT_SEC = 0.25
 """How long the last bytes of an answer that is complete by its events wait for the upstream's end,
 so that the answer is stored before they go out."""
@@ -61,7 +64,7 @@ class Asked:
         doc, endpoint = self.doc(), self.route.endpoint
         if endpoint is None or doc is None:
             return None
-        return self.route.provider.request_model(endpoint, self.route.path, doc)
+        return _printable(self.route.provider.request_model(endpoint, self.route.path, doc))
 
     def call(self, type_: str, status: int) -> Call:
         """The record of this request, answered now."""
@@ -210,7 +213,7 @@ class Landing:
         storable = may_store and response.status == 200 and answer.complete and self._flight.keep
         call = replace(
             asked.call(label, response.status),
-            model=answer.model,
+            model=_printable(answer.model),
             usage=answer.usage,
             snippet=answer.snippet,
             error=response.status >= 400,
@@ -282,6 +285,14 @@ class Landing:
         if doc is None or not asked.route.provider.is_deterministic(endpoint, doc):
             return None
         return seconds or math.inf
+
+
+def _printable(model: str | None) -> str | None:
+    """A model's name as it may stand in logs and figures, whoever made it up: no control
+    characters, no half surrogates, no longer than a name is."""
+    if not model:
+        return None
+    return "".join(char if char.isprintable() else "?" for char in model[:MAX_NAME])
 
 
 def _content_length(headers: Headers) -> int | None:

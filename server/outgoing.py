@@ -15,6 +15,7 @@ from llm_cache.server.replay import HeaderList
 from llm_cache.server.routing import Route
 from llm_cache.wire.encoding import readable_accept_encoding
 from llm_cache.wire.headers import forwardable
+from llm_cache.wire.registry import ALL_CREDENTIALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,19 @@ def outgoing(
     provider, real_key = route.provider, route.real_key
 
     def is_ours(credential: bytes) -> bool:
-        return bool(token) and token in credential
+        scheme, _, bare = credential.rpartition(b" ")
+        return bool(token) and bare == token and scheme.lower() in (b"", b"bearer")
 
     bare, sent = provider.credentials(route.target, fields)
     theirs = [credential for credential in sent if credential and not is_ours(credential)]
     unsigned = provider.signed and real_key is None and not theirs
     out: HeaderList = []
     for name, value in forwardable(headers):
-        if name in provider.credential_headers and (
-            real_key is not None or unsigned or is_ours(value)
+        if is_ours(value):
+            continue  # wherever it stands
+        if (name in provider.credential_headers and unsigned) or (
+            # The client's keys for other providers are nobody's business here either.
+            name in ALL_CREDENTIALS and real_key is not None
         ):
             continue
         if name == b"accept-encoding" and route.endpoint is not None:

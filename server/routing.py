@@ -20,6 +20,7 @@ from llm_cache.server.requests import Control, in_namespace, read_control
 from llm_cache.server.upstream import Upstream
 from llm_cache.settings import Settings
 from llm_cache.upstreams import NamedUpstream
+from llm_cache.wire.headers import is_gateway_header
 from llm_cache.wire.keys import KeyContext, credential_digest, exact_key
 from llm_cache.wire.normalize import FurtherKeys, Rules, further_keys
 from llm_cache.wire.provider import Endpoint, Provider
@@ -46,7 +47,9 @@ class _KeyHeaders(dict[bytes, bool]):
         self._provider = provider
 
     def __missing__(self, name: bytes) -> bool:
-        answer = self._provider.is_key_header(name)
+        answer = self._provider.is_key_header(name) or (
+            name not in self._provider.credential_headers and is_gateway_header(name)
+        )
         if len(self) < _REMEMBERED:
             self[name] = answer
         return answer
@@ -108,11 +111,11 @@ class Router:
         self._environ = os.environ if environ is None else environ
         self._upstreams: dict[str, Upstream] = {}
         self._key_headers = {provider.name: _KeyHeaders(provider) for provider in PROVIDERS}
-        self._remembered: dict[tuple[str, bytes], Route] = {}
+        self._remembered: dict[tuple[str, bytes, frozenset[bytes]], Route] = {}
 
-    def known(self, method: str, target: bytes) -> Route | None:
+    def known(self, method: str, target: bytes, fields: Mapping[bytes, bytes]) -> Route | None:
         """The remembered route of a cacheable operation. `target` was checked when remembered."""
-        return self._remembered.get((method, target))
+        return self._remembered.get((method, target, frozenset(fields)))
 
     def route(self, method: str, target: bytes, fields: Mapping[bytes, bytes]) -> Route | None:
         """The route of a request whose path is in order; None: no known API has this path."""
@@ -139,7 +142,9 @@ class Router:
         if endpoint is not None:
             if len(self._remembered) >= _REMEMBERED:
                 self._remembered.clear()
-            self._remembered[method, target] = route
+            # Which headers are there decides with the path whose request it is; never what is in
+            # them.
+            self._remembered[method, target, frozenset(fields)] = route
         return route
 
     def _upstream(self, provider: Provider, path: str, named: NamedUpstream | None) -> Upstream:

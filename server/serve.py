@@ -90,6 +90,7 @@ def run(
     os.umask(0o077)
     _allow_many_files()
     settings.make_home()
+    settings.keep_secrets_private()
     check_certificate(settings)
     rules = load_rules(settings)
     prices = Prices.load(read_optional(settings.prices_file), str(settings.prices_file))

@@ -206,10 +206,15 @@ def text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+_LARGEST_COUNT: Final = 1 << 40
+
+
 def count(doc: Json, field: str) -> int:
-    """The whole number above 0 in `doc[field]`, else 0."""
+    """The whole number above 0 in `doc[field]`, else 0: also for one that can't be a count."""
     value = doc.get(field)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_COUNT:
+        return value
+    return 0
 
 
 def error_reason(label: str, error: object) -> str:

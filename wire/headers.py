@@ -6,6 +6,7 @@ kept. Nothing named for one hop, and nothing of the proxy's own, ever crosses.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
@@ -49,6 +50,18 @@ NOT_REPLAYED: Final = frozenset(
 Any other difference would tell a hit from its miss."""
 
 _OWN_REQUEST: Final = (b"x-cache-", b"x-stasis-")
+
+
+_GATEWAY: Final = re.compile(
+    rb"(?:x-portkey|x-litellm|cf-aig|helicone|x-bf|x-tfy|x-kong|x-braintrust|x-langfuse)-"
+    rb"|(?!x-amz-|x-cache-|proxy-).*(?:api-?key|auth|token|provider|model|virtual-key)"
+)
+
+
+def is_gateway_header(name: bytes) -> bool:
+    """Whether a lower-case request header says to a gateway who asks, or whom it is to ask: then
+    it changes the answer whatever API is spoken. Fields of AWS signatures aren't among them."""
+    return _GATEWAY.match(name) is not None
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -32,6 +32,11 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
 DEFAULT: Final[Provider] = Anthropic()
 """Whose error form is used, and whose upstream is asked, for a path that no provider knows."""
 
+ALL_CREDENTIALS: Final[frozenset[bytes]] = frozenset().union(
+    *(provider.credential_headers for provider in PROVIDERS)
+)
+"""Lower-case request headers that carry credentials for any of them."""
+
 _BY_NAME: Final = {provider.name: provider for provider in PROVIDERS}
 
 ANY_COMPATIBLE: Final = _BY_NAME["compatible"]

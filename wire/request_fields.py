@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 _FIELD: Final = b'"_cache_bypass"'
+_MOST: Final = 4
 
 # A JSON string or one structural character. The string's parts are possessive: no backtracking.
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]', re.DOTALL)
@@ -21,8 +22,10 @@ def cache_bypass(body: bytes) -> tuple[bool | None, bytes]:
     """The value of the top-level field `_cache_bypass`, and the body without that field.
 
     (None, body) when the field isn't there, isn't true or false, or the body isn't a JSON object.
-    Given twice, the last one counts and both are taken out.
+    Given twice, the last one counts and both are taken out; given ever so often, to keep the proxy
+    busy cutting, it means nothing.
     """
+    whole = body
     if _FIELD not in body:  # nearly every body: one search and no parsing
         return None, body
     try:
@@ -31,9 +34,11 @@ def cache_bypass(body: bytes) -> tuple[bool | None, bytes]:
         return None, body
     if not isinstance(doc, dict) or not isinstance(flag := doc.get("_cache_bypass"), bool):
         return None, body
-    while (rest := _without_first(body)) is not None:
+    for _ in range(_MOST + 1):
+        if (rest := _without_first(body)) is None:
+            return flag, body
         body = rest
-    return flag, body
+    return None, whole
 
 
 def _without_first(body: bytes) -> bytes | None:
