@@ -64,10 +64,20 @@ def check_everything(environ: Mapping[str, str] | None = None) -> Iterator[Findi
     wrong = frozenset(problem.name for problem in review.problems)
     yield from _settings(review)
     yield from _keys(review)
-    yield from checks_files.files(home, settings, unread)
-    yield from checks_store.store(settings, wrong)
-    yield from checks_proxy.service(settings, env)
-    yield from checks_proxy.runtime(settings, wrong)
+    yield from _as_far_as("Files", checks_files.files(home, settings, unread))
+    yield from _as_far_as("Store", checks_store.store(settings, wrong))
+    yield from _as_far_as("Service", checks_proxy.service(settings, env))
+    yield from _as_far_as("Runtime", checks_proxy.runtime(settings, wrong))
+
+
+def _as_far_as(section: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings, and a last one where the system lets nobody look any further."""
+    try:
+        yield from findings
+    except OSError as error:
+        text = f"can't be looked at: {error.strerror or type(error).__name__}"
+        fix = "make it yours, or set LLM_CACHE_HOME to another folder"
+        yield Finding(section, str(error.filename or section), "error", text, fix)
 
 
 def _source(found: Found) -> str:

@@ -73,7 +73,7 @@ def _home(home: Path) -> Finding:
 def _env(path: Path, unread: str) -> Iterator[Finding]:
     mode = _mode(path)
     if unread:
-        yield _found(".env", "error", unread, "mend that line, or run `llm-cache setup` without it")
+        yield _found(".env", "error", unread, f"mend it: {path} is lines of NAME=value")
     if mode is None:
         if not unread:
             yield _found(".env", "ok", "not there: environment and defaults count")

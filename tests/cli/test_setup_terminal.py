@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,18 @@ def terminal(cli: Cli, *arguments: str, **settings: str) -> Terminal:
 def answer(screen: Terminal, *steps: tuple[str, tuple[str, ...]]) -> None:
     """Press keys when the question they answer is the last one on the screen."""
     for question, keys in steps:
-        screen.wait(lambda text, asked=question: asked in last_question(text))
+        screen.wait(is_asked(question))
         screen.type(*keys)
 
 
-def last_question(text: str) -> str:
-    return next((line for line in reversed(text.splitlines()) if line.startswith("? ")), "")
+def is_asked(question: str) -> Callable[[str], bool]:
+    """Whether the last question on a screen is this one."""
+
+    def told(screen: str) -> bool:
+        lines = [line for line in screen.splitlines() if line.startswith("? ")]
+        return bool(lines) and question in lines[-1]
+
+    return told
 
 
 def write_env(cli: Cli, text: str) -> Path:

@@ -260,6 +260,14 @@ def test_a_home_that_is_a_file_is_told(cli: Cli) -> None:
     cli.home.unlink()
 
 
+def test_what_the_system_does_not_let_be_looked_at_is_told(cli: Cli) -> None:
+    """A name longer than a system allows stands for every error of a file system."""
+    told = report(cli, LLM_CACHE_HOME=str(cli.home.parent / ("x" * 300)))["checks"]
+    wrong = [one for one in told if one["status"] == "error"]
+    assert {one["section"] for one in wrong} >= {"files", "store"}
+    assert any("can't be looked at: File name too long" in one["message"] for one in wrong)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
