@@ -89,8 +89,11 @@ def restart(
 
     Example: llm-cache restart
     """
+    from llm_cache.server.serve import check_files
+
     flags = _flags(port, host, upstream, mode, scope, log_level, verbose)
-    settings = load_settings(flags)  # a wrong setting is told before anything is stopped
+    settings = load_settings(flags)  # what is wrong is told before anything is stopped
+    check_files(settings)
     running = process.find(settings)
     cache = running.cache if running is not None else ""
     if running is not None:
@@ -167,6 +170,11 @@ def _switch(cache: str, flags: dict[str, object]) -> None:
     else:
         address = _address(running)
         _same_place(flags, address)
+        if others := [name for name in flags if name not in ("CACHE_PORT", "CACHE_HOST")]:
+            note(
+                f"the running proxy keeps its settings: {', '.join(others)} isn't taken; "
+                "`llm-cache restart` with the same flags changes it"
+            )
         if running.cache == cache:
             say(f"llm-cache is already {_state(cache)}: {address.url} (pid {running.pid})")
         else:

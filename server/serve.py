@@ -79,6 +79,13 @@ def _tell_ready(address: str, journal: Journal) -> None:
     tell_manager(f"READY=1\nSTATUS=listens on {address}")
 
 
+def check_files(settings: Settings) -> tuple[Rules, Prices]:
+    """The files of the home that a proxy reads at its start. Raises SettingsError."""
+    check_certificate(settings)
+    prices = Prices.load(read_optional(settings.prices_file), str(settings.prices_file))
+    return load_rules(settings), prices
+
+
 def run(
     settings: Settings, *, stdout: bool = True, alone: bool = True, ready: Ready = _tell_ready
 ) -> int:
@@ -91,9 +98,7 @@ def run(
     _allow_many_files()
     settings.make_home()
     settings.keep_secrets_private()
-    check_certificate(settings)
-    rules = load_rules(settings)
-    prices = Prices.load(read_optional(settings.prices_file), str(settings.prices_file))
+    rules, prices = check_files(settings)
     log = Log(settings.log_file, "silent" if settings.quiet else settings.log_level, stdout=stdout)
     lock = locked(settings.pid_file) if alone else nullcontext()
     with bound_sockets(settings) as sockets, lock:

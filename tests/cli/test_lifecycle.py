@@ -485,3 +485,31 @@ def test_status_as_json_is_one_document(cli: Cli) -> None:
         *("up", "pid", "address", "accepting_calls", "since", "uptime_s", "cache"),
         *("last_call_s", "errors", "recent_errors", "service"),
     }
+
+
+def test_restart_stops_nothing_when_a_file_of_the_home_is_wrong(cli: Cli, home: Path) -> None:
+    cli.ok("on")
+    pid = cli.json("status")["pid"]
+    (home / "normalize.json").write_text('{"system_strip": ["("]}')
+    assert "system_strip[0]" in cli.fails(2, "restart")
+    assert cli.json("status")["pid"] == pid
+    (home / "normalize.json").unlink()
+    cli.ok("stop")
+
+
+def test_on_says_which_flags_a_running_proxy_does_not_take(cli: Cli) -> None:
+    cli.ok("on")
+    said = cli("on", "--mode", "replay").stderr
+    assert "CACHE_MODE" in said
+    assert "restart" in said
+    cli.ok("stop")
+
+
+def test_an_env_file_others_could_read_is_private_once_the_proxy_runs(cli: Cli, home: Path) -> None:
+    home.mkdir(exist_ok=True)
+    env = home / ".env"
+    env.write_text("ANTHROPIC_API_KEY_REAL=sk-ant-real\n")
+    env.chmod(0o644)
+    cli.ok("on")
+    assert env.stat().st_mode & 0o777 == 0o600
+    cli.ok("stop")
