@@ -9,7 +9,8 @@ What holds here, and doesn't in Hypercorn itself:
   of the connection is closed while the client is still sending, within `LINGER_SEC`.
 - A hit whose request looks exactly like one before goes the short way (see `fastlane`).
 - Once the client has closed, nothing of the connection stays; Hypercorn keeps it until its idle
-  time is over.
+  time is over. That is noticed also behind bytes that came after the request; Hypercorn reads no
+  further until the request is answered.
 - A connection the kernel gave up (the client left its answer unread) is closed like any other.
 - Every open connection is in a set, so that a stop which can't wait any longer can end it.
 """
@@ -25,8 +26,8 @@ import h11
 import hypercorn.asyncio.run
 import hypercorn.protocol
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.events import Request
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Body, EndBody, Request
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ConnectionState
@@ -39,6 +40,10 @@ GATHER_SEC = 0.05
 LINGER_SEC = 2.0
 """Longest time a client may go on sending a request that was answered already."""
 
+MAX_AHEAD = 64 * 1024
+"""Bytes: with more than these behind a request, nothing is read until it is answered. Up to one
+read of `MAX_RECV` above it is held."""
+
 
 class HalfClosed(Event):
     """Nothing more will be sent."""
@@ -48,8 +53,13 @@ class Http1Protocol(H11Protocol):
     """HTTP/1.1 that stays HTTP/1.1."""
 
     _sent: asyncio.Event | None = None  # set once a client we linger for has sent all
+    _closed = False
     head: bytes | None = None  # of the request that is about to be parsed, if it is plain to see
     place: object = None  # what else the fast lane's decisions hang on
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._parsing = asyncio.Lock()  # the read loop and `_maybe_recycle` both have it done
 
     @property
     def between_requests(self) -> bool:
@@ -63,14 +73,58 @@ class Http1Protocol(H11Protocol):
         )
 
     async def handle(self, event: Event) -> None:
+        if isinstance(event, Closed):
+            self._closed = True
+            await self.can_read.set()
         await super().handle(event)
         if self._sent is not None and (
             isinstance(event, Closed) or self.connection.their_state is not h11.SEND_BODY
         ):
             self._sent.set()
+        if isinstance(event, RawData):
+            await self._wait_if_far_ahead()
 
-    async def _check_protocol(self, event: h11.Request) -> None:
-        pass  # the inherited one begins HTTP/2 here
+    async def _wait_if_far_ahead(self) -> None:
+        connection = self.connection
+        while (
+            not self._closed
+            and self.stream is not None
+            and connection.their_state is h11.DONE
+            and len(connection.trailing_data[0]) > MAX_AHEAD
+        ):
+            await self.can_read.clear()
+            await self.can_read.wait()
+
+    async def _handle_events(self) -> None:
+        # Hypercorn's loop, which at h11.PAUSED (there is more, but the request before it isn't
+        # answered) waits and so keeps the read loop from seeing the client leave. What is left
+        # is taken up by `_maybe_recycle`.
+        async with self._parsing:
+            while not self._closed:
+                if self.connection.they_are_waiting_for_100_continue:
+                    await self._send_h11_event(
+                        h11.InformationalResponse(
+                            status_code=100, headers=self.config.response_headers("h11")
+                        )
+                    )
+                try:
+                    event = self.connection.next_event()
+                except h11.RemoteProtocolError as error:
+                    if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                        await self._send_error_response(error.error_status_hint)
+                    await self.send(Closed())
+                    return
+                if isinstance(event, h11.Request):
+                    await self.send(Updated(idle=False))
+                    await self._create_stream(event)
+                elif self.stream is None:
+                    return
+                elif isinstance(event, h11.Data):
+                    await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
+                elif isinstance(event, h11.EndOfMessage):
+                    await self.stream.handle(EndBody(stream_id=STREAM_ID))
+                else:  # NEED_DATA, PAUSED, ConnectionClosed
+                    return
 
     async def _create_stream(self, request: h11.Request) -> None:
         head, self.head = self.head, None  # it is this request's; the next has another
@@ -101,6 +155,10 @@ class Http1Protocol(H11Protocol):
     async def _maybe_recycle(self) -> None:
         if self.connection.their_state is not h11.SEND_BODY:
             await super()._maybe_recycle()
+            if self.connection.our_state is h11.IDLE and self.connection.trailing_data[0]:
+                # In a task of its own: this one is the answered request's, and many requests
+                # sent at once would be answered one inside the other.
+                self.task_group.spawn(self._handle_events)
             return
         # RFC 9112, 9.6: closed with bytes unread, the connection is reset, and a reset can
         # overtake the answer.

@@ -335,6 +335,22 @@ def test_http_1_0_gets_plain_answers_and_a_closed_connection(
                 assert answer.header("x-cache") == label
 
 
+def test_any_number_of_pipelined_requests_is_answered(served: tuple[Proxy, Upstream]) -> None:
+    """More than may wait in memory behind the first, and more than functions may nest."""
+    proxy, _ = served
+    count = 2000
+    paths = [f"/health?{number}" for number in range(count)]
+    get = [request_bytes("GET", path, "localhost", [("x-pad", "x" * 50)]) for path in paths]
+    post = request_bytes("POST", "/v1/messages", "localhost", anthropic_headers(), ASK)
+    assert sum(map(len, get)) > 3 * 65536
+    with nothing_left_behind(proxy), RawConnection(proxy.port) as connection:
+        connection.send(post + b"".join(get) + post)
+        assert connection.response().read_all() == message()
+        for _ in range(count):
+            assert b'"status": "ok"' in connection.response().read_all()
+        assert connection.response().read_all() == message()
+
+
 def test_an_upgrade_to_http_2_is_not_taken_up(served: tuple[Proxy, Upstream]) -> None:
     """RFC 9110, 7.8: a server may ignore it; clients that offer it by habit are answered."""
     proxy, _ = served

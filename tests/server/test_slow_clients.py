@@ -249,6 +249,60 @@ def test_a_client_that_half_closes_has_gone(served: tuple[Proxy, Upstream]) -> N
     gate.release()
 
 
+BEHIND = {
+    "an empty line": b"\r\n",
+    "a request": request_bytes("GET", "/health", "localhost"),
+    "the half of one": OPEN_POST + b"{" * 100,
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
+@pytest.mark.parametrize("together", [True, False], ids=["in one go", "later"])
+def test_a_client_that_sent_more_and_left_is_noticed(
+    served: tuple[Proxy, Upstream], behind: bytes, together: bool
+) -> None:
+    """What came behind its request doesn't hide that it has gone: the upstream call ends."""
+    proxy, upstream = served
+    with gone_with_more_behind(proxy, upstream, behind, together):
+        pass
+
+
+def test_a_client_that_sent_more_and_left_delays_no_stop(
+    proxy: ProxyFactory, upstream: Upstream
+) -> None:
+    running = proxy()
+    with gone_with_more_behind(running, upstream, BEHIND["a request"], together=True):
+        began = time.monotonic()
+        running.stop()
+        assert time.monotonic() - began < 3.0
+
+
+@contextmanager
+def gone_with_more_behind(
+    proxy: Proxy, upstream: Upstream, behind: bytes, together: bool
+) -> Iterator[None]:
+    """A client that left in the middle of an answer; the upstream would never end it."""
+    gate = Gate()
+    pieces = stream("Never finished")
+    upstream.script(sse_reply([pieces[0], gate, *pieces[1:]]))
+    calls = upstream.call_count
+    whole = request_bytes(
+        "POST", "/v1/messages", "localhost", anthropic_headers(), request("More", stream=True)
+    )
+    with nothing_left_behind(proxy), RawConnection(proxy.port) as connection:
+        connection.send(whole + behind if together else whole)
+        call = upstream.wait_for_calls(calls + 1)[calls]
+        connection.response().read_until(pieces[0])
+        if not together:
+            connection.send(behind)
+        connection.close()
+        call.wait_closed()
+        assert call.aborted
+        assert upstream.call_count == calls + 1
+    yield
+    gate.release()
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET /he", OPEN_POST, OPEN_POST + b"{"])
 def test_half_a_request_and_a_fin_leave_nothing(
     served: tuple[Proxy, Upstream], sent: bytes
