@@ -8,6 +8,7 @@ safe for a terminal (`printable`) when the row is made.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -67,7 +68,8 @@ def row_of(key: str, entry: Entry) -> Row:
 
 
 def facts_of(key: str, entry: Entry) -> dict[str, Any]:
-    """The entry for a script: times in unix seconds, sizes in bytes, money in US dollars."""
+    """The entry for a script: times in unix seconds, sizes in bytes, money in US dollars. A `ttl`
+    of None: the entry has none of its own, and the store's limit holds, or it never expires."""
     meta = meta_of(entry)
     usage = meta.get("usage") or {}
     nano = meta.get("nano_usd")
@@ -79,7 +81,7 @@ def facts_of(key: str, entry: Entry) -> dict[str, Any]:
         "status": meta.get("status"),
         "created": entry.created,
         "accessed": entry.accessed,
-        "ttl": entry.ttl,
+        "ttl": None if entry.ttl == math.inf else entry.ttl,  # JSON has no infinity
         "hits": entry.hits,
         "tokens_in": usage.get("input_tokens", 0),
         "tokens_out": usage.get("output_tokens", 0),

@@ -4,6 +4,7 @@ kept of requests."""
 from __future__ import annotations
 
 import json
+import math
 import random
 from itertools import pairwise
 from pathlib import Path
@@ -277,6 +278,19 @@ def test_a_closed_pipe_ends_a_long_list(cli: Cli, tmp_path: Path) -> None:
         listing.stdout.close()
         assert listing.wait(20) == 0
         assert listing.stderr.read() == ""
+
+
+@pytest.mark.parametrize("arguments", [("--json",), ("--view", "00", "--json")])
+def test_a_ttl_without_end_is_null_in_json(cli: Cli, arguments: tuple[str, ...]) -> None:
+    from llm_cache.store import Limits, Store
+
+    store = Store.open(cli.home / "store", Limits())
+    store.put([bytes(32)], b"{}", b"body", ttl=math.inf)
+    store.close()
+    said = cli.ok("explore", *arguments)
+    told = json.loads(said, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    [entry] = told if isinstance(told, list) else [told]
+    assert entry["ttl"] is None
 
 
 def test_entries_of_any_meta_are_listed(cli: Cli) -> None:
