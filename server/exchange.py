@@ -33,6 +33,7 @@ from llm_cache.server.replay import (
     Replay,
     in_identity,
     in_no_coding,
+    is_readable,
     readable_by,
     replay_of,
 )
@@ -158,10 +159,11 @@ class Exchanges:
     def recall(self, key: bytes, ttl: float | None) -> Stored | None:
         """The answer, if memory has it. A store that fails has none."""
         try:
-            return self._store.get_in_memory(key, max_age=ttl)
+            stored = self._store.get_in_memory(key, max_age=ttl)
         except StoreError as error:
             self._journal.store_failed(error)
             return None
+        return stored if stored is None or is_readable(stored) else None
 
     def note_hit(self, replay: Replay, label: str, hex_key: str, started: float) -> None:
         """Count a replay, begun at `started` (perf_counter seconds)."""
@@ -221,7 +223,9 @@ class Exchanges:
             flight = self._start(asked)
         async with _cancelled_when_gone(receive):
             with flight.follow() as follower:
-                await self._relay(follower, asked, led, send)
+                suits = await self._relay(follower, asked, led, send)
+            if not suits:  # having left it, so that nobody waits for this one there
+                await self._relay_alone(asked, send)
 
     def _start(self, asked: Asked) -> Flight:
         if asked.mode == "replay":
@@ -230,7 +234,8 @@ class Exchanges:
             return self.flights.start(asked.key, lambda flight: self._find_or_ask(flight, asked))
         return self.flights.start(None, lambda flight: self._ask(flight, asked))
 
-    async def _relay(self, follower: Follower, asked: Asked, led: bool, send: Send) -> None:
+    async def _relay(self, follower: Follower, asked: Asked, led: bool, send: Send) -> bool:
+        """Pass the flight's answer on; False, with nothing sent, when it suits this client not."""
         flight = follower.flight
         try:
             await follower.head()
@@ -242,10 +247,8 @@ class Exchanges:
                 await self._replay(
                     found.stored, found.label, found.key, asked.fields, send, asked.started
                 )
-                return
-            # Joined somebody who takes older answers than this client does.
-            await self._relay_alone(asked, send)
-            return
+                return True
+            return False  # joined somebody who takes older answers than this client does
         headers: Headers = flight.headers
         if not led:  # a cookie is meant for the client that was answered first
             headers = [h for h in headers if h[0] not in (b"set-cookie", b"set-cookie2")]
@@ -256,8 +259,7 @@ class Exchanges:
             if plain is not None:
                 headers = in_no_coding(headers)
             elif not led:
-                await self._relay_alone(asked, send)
-                return
+                return False
         label = _label(flight, asked, led)
         await send(
             {
@@ -276,6 +278,7 @@ class Exchanges:
             if not led and flight.ended:
                 self._journal.note(_joined(flight, asked, label))
         await send({"type": "http.response.body", "body": b""})
+        return True
 
     def _fresh_enough(self, found: Found, asked: Asked) -> bool:
         ttl = asked.control.ttl
@@ -332,6 +335,11 @@ class Exchanges:
         try:
             for key, label in keys:
                 stored = self._store.get(key, max_age=asked.control.ttl, stale=stale)
+                if stored is not None and not is_readable(stored):
+                    self._store.delete(key)
+                    damage = StoreError(f"the entry {key.hex()} can't be read and is dropped")
+                    self._loop.call_soon_threadsafe(self._journal.store_failed, damage)
+                    continue
                 if stored is not None and label == _EITHER_FORM:
                     stored = in_asked_form(stored, asked, DECODED_LIMIT)
                     label = "HIT-NORM"

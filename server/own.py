@@ -73,7 +73,7 @@ class OwnEndpoints:
         """Answer a request to an own endpoint. Raises `Refused` and `ClientGone`."""
         asked = "GET" if method == "HEAD" else method
         body = await read_body(receive, fields, _SMALL_BODY, self._settings.client_timeout_sec)
-        if path == _MONITOR and asked == "GET":
+        if path == _MONITOR and method == "GET":
             await self._monitor(receive, send)
             return
         methods = self._routes.get(path, {})

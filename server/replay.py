@@ -7,7 +7,8 @@ end-to-end headers, and the facts that were read from the answer when it was new
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from llm_cache.server.guard import Headers
 from llm_cache.server.journal import Call
@@ -77,12 +78,27 @@ def replay_of(stored: Stored) -> Replay:
         content_encoding=encoding,
         provider=meta["provider"],
         model=meta["model"],
-        usage=Usage(**meta["usage"]) if meta["usage"] else None,
+        usage=_usage(meta["usage"]),
         nano_usd=meta["nano_usd"],
         snippet=meta["snippet"],
     )
     stored.prepared = replay
     return replay
+
+
+def is_readable(stored: Stored) -> bool:
+    """False for an entry whose meta isn't ours: damaged, or written by another version."""
+    try:
+        replay_of(stored)
+    except (ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
+def _usage(told: dict[str, Any] | None) -> Usage | None:
+    """Usage as it was stored; what a newer version counts besides is left out."""
+    known = {field.name for field in fields(Usage)}
+    return Usage(**{name: value for name, value in told.items() if name in known}) if told else None
 
 
 def with_head(replay: Replay, headers: HeaderList) -> Replay:

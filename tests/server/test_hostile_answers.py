@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.anthropic_wire import message, request
@@ -11,6 +13,8 @@ from support.proxy import Proxy, anthropic_headers
 from support.raw import exchange
 from support.replies import json_reply
 from support.upstream import Upstream
+
+from llm_cache.store import Limits, Store
 
 
 def answer_with(**changes: object) -> bytes:
@@ -97,3 +101,44 @@ def test_what_a_gateway_is_told_in_headers_of_its_own_splits_the_cache(
         one.ask(request("gateway"), {name: value}).header("x-cache") for value in ("a", "b", "a")
     ]
     assert labels == ["MISS", "MISS", "HIT"]
+
+
+@pytest.mark.parametrize(
+    ("change", "labels"),
+    [
+        (lambda meta: meta["usage"].update(of_a_newer_version=1), ["HIT", "HIT"]),
+        (lambda meta: meta.pop("headers"), ["MISS", "HIT"]),
+        (lambda meta: meta.update(status="what"), ["MISS", "HIT"]),
+    ],
+    ids=["newer", "incomplete", "wrong"],
+)
+def test_an_entry_of_another_version_is_replayed_or_a_miss_but_never_an_error(
+    proxy: Callable[..., Proxy],
+    upstream: Upstream,
+    home: Path,
+    change: Callable[[dict[str, Any]], object],
+    labels: list[str],
+) -> None:
+    upstream.default = json_reply(message("fine"))
+    one = proxy(CACHE_NORMALIZE="off")
+    key = bytes.fromhex(one.ask(request("old")).header("x-cache-key") or "")
+    one.stop()
+    store = Store.open(home / "store", Limits())
+    stored = store.get(key)
+    assert stored is not None
+    meta = json.loads(stored.entry.meta)
+    change(meta)
+    store.put([key], json.dumps(meta).encode(), stored.body)
+    store.close()
+    again = proxy(CACHE_NORMALIZE="off")
+    for label in labels:
+        answer = again.ask(request("old"))
+        assert answer.read_all() == message("fine")
+        assert answer.header("x-cache") == label
+
+
+def test_a_head_request_to_monitor_ends(proxy: Callable[..., Proxy]) -> None:
+    one = proxy()
+    with one.connect() as connection:
+        assert connection.request("HEAD", "/monitor").status == 405
+    assert one.healthy()
