@@ -35,6 +35,7 @@ from llm_cache.server.replay import (
     in_no_coding,
     is_readable,
     readable_by,
+    reads,
     replay_of,
 )
 from llm_cache.server.requests import ClientGone, Control, Receive, Refused, in_namespace, read_body
@@ -44,7 +45,7 @@ from llm_cache.server.upstream import Caller, UpstreamFailed
 from llm_cache.settings import Settings
 from llm_cache.store import Store, Stored
 from llm_cache.wire.billing import BILLING, rewrite_billing
-from llm_cache.wire.encoding import ContentDecoder, acceptable, decoder
+from llm_cache.wire.encoding import ContentDecoder, decoder
 from llm_cache.wire.headers import end_to_end
 from llm_cache.wire.keys import exact_key
 from llm_cache.wire.normalize import FurtherKeys, Rules, further_keys
@@ -192,7 +193,7 @@ class Exchanges:
     ) -> None:
         replay = replay_of(stored)
         headers, body = replay.headers, stored.body
-        if replay.content_encoding and not readable_by(replay, fields.get(b"accept-encoding")):
+        if not readable_by(replay, fields.get(b"accept-encoding")):
             headers, body = in_identity(replay, body, DECODED_LIMIT)
         hex_key = key.hex()
         age = max(0, int(time.time() - stored.entry.created))
@@ -254,7 +255,7 @@ class Exchanges:
             headers = [h for h in headers if h[0] not in (b"set-cookie", b"set-cookie2")]
         plain: ContentDecoder | None = None
         coding = dict(headers).get(b"content-encoding", b"")
-        if coding and not acceptable(asked.fields.get(b"accept-encoding"), coding):
+        if not reads(asked.fields.get(b"accept-encoding"), coding):
             plain = decoder(coding) if _may_be_stored(asked) else None
             if plain is not None:
                 headers = in_no_coding(headers)

@@ -127,7 +127,16 @@ def in_identity(replay: Replay, body: bytes, max_bytes: int) -> tuple[HeaderList
 
 def readable_by(replay: Replay, accept_encoding: bytes | None) -> bool:
     """True when a client with this `accept-encoding` can read the answer as it is stored."""
-    return not replay.content_encoding or acceptable(accept_encoding, replay.content_encoding)
+    return reads(accept_encoding, replay.content_encoding)
+
+
+def reads(accept_encoding: bytes | None, content_encoding: bytes) -> bool:
+    """True when a client with this `accept-encoding` is given this coding as it is.
+
+    RFC 9110, 12.5.3 allows any to a client without the field. Such a client mostly undoes none,
+    though, so it gets the plain answer, whoever's question brought it in.
+    """
+    return not content_encoding or acceptable(accept_encoding or b"identity", content_encoding)
 
 
 def in_no_coding(headers: Headers) -> HeaderList:

@@ -14,7 +14,7 @@ import pytest
 import zstandard
 from support import anthropic_wire as wire
 from support.proxy import anthropic_headers
-from support.raw import Response
+from support.raw import Response, exchange
 from support.replies import Framing, Gate, Reply, gzip_reply, json_reply, sse_reply
 from support.stage import Stage, assert_same, running_stage, shown
 
@@ -125,12 +125,20 @@ def test_upstream_that_compresses_unasked_is_decoded_on_the_miss_as_well(
     assert_same(miss, hit)
 
 
-def test_client_without_the_header_gets_what_upstream_chose(stage: Stage) -> None:
-    """RFC 9110 12.5.3: no accept-encoding means any coding will do."""
-    reply = encoded("plain", "gzip")
-    miss, hit = stage.twice(reply)
+def test_client_without_the_header_is_never_given_a_coding(stage: Stage) -> None:
+    """Neither by an upstream that compresses unasked, nor by another client's stored answer."""
+    miss, hit = stage.twice(encoded("plain", "gzip"))
     assert_same(miss, hit)
-    assert hit.body == body_of(reply)
+    assert (hit.header("content-encoding"), hit.body) == (None, DOCUMENT)
+    body = stage.body()
+    packed, _ = stage.twice(encoded("plain", "gzip"), ALL, body)
+    plain = exchange(stage.proxy.port, "POST", "/v1/messages", anthropic_headers(), body)
+    assert (packed.header("content-encoding"), packed.body) == (
+        "gzip",
+        body_of(encoded("plain", "gzip")),
+    )
+    assert (plain.header("x-cache"), plain.header("content-encoding")) == ("HIT", None)
+    assert plain.body == DOCUMENT
 
 
 @pytest.mark.parametrize("shape", SHAPES)
