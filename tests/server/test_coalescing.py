@@ -388,6 +388,25 @@ def test_a_joiner_of_a_coding_nobody_here_can_undo_gets_a_call_of_its_own(
     assert upstream.call_count == 2
 
 
+def test_a_joiner_that_goes_alone_does_not_keep_the_call_it_left(
+    upstream: Upstream, proxy: Any
+) -> None:
+    one: Proxy = proxy()
+    never, alone = Gate(), Gate()
+    unknown = (("content-type", "application/json"), ("content-encoding", "br"))
+    upstream.script(Reply(headers=unknown, body=(b"odd ", never, b"bytes")))
+    upstream.default = Reply(body=(wire.message(),), before=(alone,))
+    leader = begin(one, wire.request(), [("accept-encoding", "br")])
+    never.wait_reached()
+    joiner = begin(one, wire.request(), [("accept-encoding", "identity")])
+    alone.wait_reached()
+    leader.close()
+    upstream.calls[0].wait_closed(5)  # nobody reads it any more
+    never.release()
+    alone.release()
+    assert answer(joiner).body == wire.message()
+
+
 # Answers above CACHE_MAX_ENTRY_BYTES
 
 
