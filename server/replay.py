@@ -90,7 +90,7 @@ def is_readable(stored: Stored) -> bool:
     """False for an entry whose meta isn't ours: damaged, or written by another version."""
     try:
         replay_of(stored)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return False
     return True
 
