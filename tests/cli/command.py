@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.child import child
 from support.proxy import clean_environment
 
 from llm_cache.server import process
@@ -63,7 +64,7 @@ class Cli:
     @contextmanager
     def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """One command with pipes, which has ended when the block is left."""
-        with subprocess.Popen(
+        with child(
             self.command(*arguments),
             env=self.environment,
             cwd=self.home.parent,
@@ -72,10 +73,7 @@ class Cli:
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
+            yield process
 
     @staticmethod
     def command(*arguments: str) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from command import Cli
 from support import anthropic_wire as wire
+from support.child import child
 from support.proxy import anthropic_headers
 from support.raw import exchange
 from support.replies import Gate, json_reply
@@ -27,7 +28,7 @@ from support.upstream import Upstream, unused_port, wait_until
 @pytest.fixture
 def stranger() -> Iterator[subprocess.Popen[bytes]]:
     """A process that isn't ours."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    with child([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         yield process
         assert process.poll() is None, "the stranger was killed"
         process.communicate(b"\n")
@@ -118,7 +119,7 @@ def test_neither_switch_drops_a_request_in_flight(cli: Cli, upstream: Upstream) 
     gate = Gate()
     upstream.default = replace(json_reply(wire.message()), before=(gate,))
     cli.ok("on")
-    with subprocess.Popen(
+    with child(
         [
             *(sys.executable, "-c", ASK, cli.settings["CACHE_PORT"]),
             wire.request().decode(),
@@ -178,7 +179,7 @@ def test_stop_lets_an_answer_in_flight_finish(cli: Cli, upstream: Upstream) -> N
     gate = Gate()
     upstream.default = replace(json_reply(wire.message()), before=(gate,))
     cli.ok("on")
-    with subprocess.Popen(
+    with child(
         [*(sys.executable, "-c", ASK, cli.settings["CACHE_PORT"]), wire.request().decode()],
         stdout=subprocess.PIPE,
         text=True,
@@ -317,7 +318,7 @@ def test_a_proxy_that_does_not_end_is_killed_and_no_other(
 ) -> None:
     """Something that holds the lock and ignores SIGTERM, beside a stranger."""
     cli.home.mkdir(mode=0o700)
-    with subprocess.Popen(
+    with child(
         [sys.executable, "-c", DEAF, str(cli.home / "proxy.pid")], stdout=subprocess.PIPE
     ) as deaf:
         assert deaf.stdout is not None
@@ -357,7 +358,7 @@ def test_a_lock_without_a_pid_signals_nobody(cli: Cli) -> None:
 
 def test_a_process_that_holds_the_lock_and_does_not_answer_is_told(cli: Cli) -> None:
     cli.home.mkdir(mode=0o700)
-    with subprocess.Popen(
+    with child(
         [sys.executable, "-c", DEAF, str(cli.home / "proxy.pid")], stdout=subprocess.PIPE
     ) as deaf:
         assert deaf.stdout is not None

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from command import Cli
+from support.child import child
 
 import llm_cache
 
@@ -174,9 +175,7 @@ def test_stats_on_a_terminal_may_have_colour(cli: Cli) -> None:
 def on_terminal(cli: Cli, arguments: tuple[str, ...], environment: dict[str, str]) -> str:
     """What a command prints to a terminal."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        cli.command(*arguments), env=environment, stdout=theirs, stderr=subprocess.DEVNULL
-    ):
+    with child(cli.command(*arguments), env=environment, stdout=theirs, stderr=subprocess.DEVNULL):
         os.close(theirs)
         printed = b""
         try:

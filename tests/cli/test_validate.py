@@ -18,6 +18,7 @@ import pytest
 from command import Cli
 from managers import stand_ins, unit_path
 from support import anthropic_wire as wire
+from support.child import child
 from support.proxy import anthropic_headers
 from support.raw import exchange
 from support.replies import json_reply
@@ -479,15 +480,12 @@ def test_a_process_that_holds_the_lock_and_does_not_answer_is_told(made: Cli) ->
 def impostor(cli: Cli, *arguments: str) -> Iterator[None]:
     """A process that holds the home's lock, and answers everything with one JSON object."""
     command = [sys.executable, "-c", IMPOSTOR, str(cli.home / "proxy.pid")]
-    with subprocess.Popen(
+    with child(
         [*command, cli.settings["CACHE_PORT"], *arguments], stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        try:
-            yield
-        finally:
-            process.kill()
+        yield
 
 
 IMPOSTOR = """

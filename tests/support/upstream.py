@@ -17,12 +17,14 @@ A plain answer, an answer that is cut after 10 bytes of body, and one the test s
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -502,11 +504,14 @@ class _Connection(asyncio.Protocol):
 
 
 def unused_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nobody listens on at this moment. It lies below what systems
+    give to outgoing connections (from 32768 on Linux, 49152 on macOS), so that none of those takes
+    it until it is used."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(fact: Callable[[], bool], what: str, timeout: float = DEADLINE) -> None:
