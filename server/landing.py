@@ -124,9 +124,9 @@ class Landing:
         chunks = aiter(response.body)
         held = b""
         while True:
-            if held:
+            if held and self._size != length:
                 chunk, held = await self._await_end(chunks, held)
-            else:
+            else:  # what has the length it was announced with ends without another read
                 chunk = await anext(chunks, b"")
             if not chunk:
                 break
@@ -189,6 +189,8 @@ class Landing:
             self._pass_only()
         else:
             self._watcher.feed(data)
+            if self._watcher.failed:  # who saw that and asks again wants another answer
+                self._flights.close_to_joiners(self._flight)
 
     def _pass_only(self) -> None:
         """Hold nothing of an answer too large to be stored, as sent or decoded: neither for joiners

@@ -34,12 +34,14 @@ class Upstream:
     """A base URL, taken apart once. `path` is the base path without a trailing slash."""
 
     base_url: str
+    url: httpx.URL
     path: bytes
 
     @classmethod
     def of(cls, base_url: str) -> Upstream:
         """From a checked base URL like `https://api.anthropic.com` or `http://gw:8080/claude`."""
-        return cls(base_url.rstrip("/"), urlsplit(base_url).path.rstrip("/").encode("ascii"))
+        path = urlsplit(base_url).path.rstrip("/").encode("ascii")
+        return cls(base_url.rstrip("/"), httpx.URL(base_url), path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Caller:
             raise UpstreamFailed(_not_set(upstream))
         request = httpx.Request(
             method,
-            upstream.base_url,
+            upstream.url,
             headers=headers,
             content=content or None,
             extensions={"timeout": self._timeout, "target": upstream.path + target},

@@ -23,6 +23,7 @@ class Refused:
     """Watches nothing: this status or content type is never a complete answer."""
 
     done = False
+    failed = False  # its body says no more than its head did
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
@@ -48,6 +49,7 @@ class JsonWatcher:
     """Keeps a JSON body and has it judged at its end. The server bounds how much is fed."""
 
     done = False  # more could follow, and a JSON text has no last byte of its own
+    failed = False
 
     def __init__(self, judge: Callable[[Json], Answer]) -> None:
         self._judge = judge
@@ -84,6 +86,10 @@ class EventWatcher(ABC):
     @property
     def done(self) -> bool:
         return self._stopped and not self._reason and not self._parser.unfinished
+
+    @property
+    def failed(self) -> bool:
+        return bool(self._reason)
 
     def feed(self, data: bytes) -> None:
         if self._reason:
@@ -178,7 +184,9 @@ def _fills(text: str) -> bool:
 
 def one_line(text: str) -> str:
     """The first 80 characters with white space folded and control characters taken out."""
-    visible = "".join(char if char.isprintable() else " " for char in text[:_SNIPPET_RAW_CHARS])
+    visible = text[:_SNIPPET_RAW_CHARS]
+    if not visible.isprintable():
+        visible = "".join(char if char.isprintable() else " " for char in visible)
     return " ".join(visible.split())[:SNIPPET_CHARS]
 
 

@@ -101,6 +101,10 @@ class _Messages(ABC):
     def done(self) -> bool:
         return self._ended and not self._reason and not self._parser.unfinished
 
+    @property
+    def failed(self) -> bool:
+        return bool(self._reason)
+
     def feed(self, data: bytes) -> None:
         if self._reason:
             return
@@ -165,6 +169,10 @@ class Invocation(_Messages):
         super().__init__(model)
         self._claude: Watcher | None = None
         self._open = False  # Nova's message began and hasn't stopped
+
+    @property
+    def failed(self) -> bool:
+        return super().failed or (self._claude is not None and self._claude.failed)
 
     def close(self) -> Answer:
         if self._claude is None:

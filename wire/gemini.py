@@ -314,6 +314,10 @@ class _ChunkArray:
     def done(self) -> bool:
         return self._array.ended and not self._array.broken and self._chunks.done
 
+    @property
+    def failed(self) -> bool:
+        return bool(self._array.broken) or self._chunks.failed
+
     def feed(self, data: bytes) -> None:
         for element in self._array.feed(data):
             # A line end in JSON is white space: none is inside a string (RFC 8259, 7).

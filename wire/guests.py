@@ -102,6 +102,10 @@ class Named:
     def done(self) -> bool:
         return self._watcher.done
 
+    @property
+    def failed(self) -> bool:
+        return self._watcher.failed
+
     def feed(self, data: bytes) -> None:
         self._watcher.feed(data)
 

@@ -108,6 +108,10 @@ class _LineWatcher:
     def done(self) -> bool:
         return self._last is not None and not self._reason and not self._rest
 
+    @property
+    def failed(self) -> bool:
+        return bool(self._reason)
+
     def feed(self, data: bytes) -> None:
         if self._reason:
             return

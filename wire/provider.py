@@ -54,6 +54,11 @@ class Watcher(Protocol):
     def done(self) -> bool:
         """True once the bytes fed so far are a complete answer: only the end is still to come."""
 
+    @property
+    def failed(self) -> bool:
+        """True once a reader of the bytes fed so far can tell that no complete answer will come of
+        them: an error event, say. Never True of an answer that `close` calls complete."""
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes. Never raises: garbage makes the answer incomplete."""
 

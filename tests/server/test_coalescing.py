@@ -295,6 +295,26 @@ def test_an_answer_cut_for_the_leader_is_cut_for_its_joiners_and_not_stored(
     assert (again.header("x-cache"), again.body) == ("MISS", b"".join(STREAM))
 
 
+def test_who_asks_again_after_an_error_in_the_stream_gets_a_call_of_its_own(
+    upstream: Upstream, proxy: Any
+) -> None:
+    """Though the upstream hasn't ended the failed stream, and somebody still reads it."""
+    one: Proxy = proxy()
+    gate = Gate()
+    failing = [*STREAM[:4], wire.error_event()]
+    upstream.script(sse_reply([*failing, gate]), sse_reply(STREAM))
+    body = wire.request(stream=True)
+    with begin(one, body) as connection:
+        first = connection.response("POST")
+        first.read_until(failing[-1])
+        again = one.ask(body)
+        assert (again.header("x-cache"), again.body) == ("MISS", b"".join(STREAM))
+        gate.release()
+        assert first.read_all() == b"".join(failing)
+    assert upstream.call_count == 2
+    assert one.ask(body).header("x-cache") == "HIT"
+
+
 def test_requests_that_differ_in_what_splits_the_cache_never_share_a_call(
     upstream: Upstream, proxy: Any
 ) -> None:

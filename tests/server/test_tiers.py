@@ -19,7 +19,7 @@ from support.raw import exchange
 from support.replies import json_reply
 from support.upstream import Upstream
 
-LIMIT_SEC = 3.0
+LIMIT_SEC = 20.0
 """How long anybody may wait because of a pattern that backtracks without end."""
 
 
