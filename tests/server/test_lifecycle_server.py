@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from conftest import ProxyFactory
 
 PIECES = stream("An answer that takes its time")
-AT_ONCE = 3.0
+AT_ONCE = 10.0
 """Seconds: far below the 30 that answers in flight are given, far above what a stop takes."""
 
 

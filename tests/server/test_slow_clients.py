@@ -28,6 +28,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 TIMEOUT = 0.5
 LATEST = TIMEOUT + 4.0
 """Until then a client that is too slow must be gone; the machine may be busy."""
+AT_ONCE = 10.0
+"""Seconds: far below the 30 that answers in flight are given at a stop."""
 
 HIT = request("The neighbour's")
 LARGE = request("A large answer")
@@ -55,18 +57,24 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Up
 
 @contextmanager
 def neighbours_unaffected(proxy: Proxy) -> Iterator[None]:
-    """A hit is answered at once before, during and after; nothing stays behind."""
+    """A hit is answered while they are there; nothing stays behind."""
     with nothing_left_behind(proxy):
         yield
-        began = time.monotonic()
         answer = proxy.ask(HIT)
         assert (answer.status, answer.header("x-cache")) == (200, "HIT")
-        assert time.monotonic() - began < 0.5
+
+
+@contextmanager
+def opened(proxy: Proxy) -> Iterator[tuple[RawConnection, float]]:
+    """A connection, and a moment from which its limit can't have begun to run before."""
+    began = time.monotonic()
+    with RawConnection(proxy.port) as connection:
+        yield connection, began
 
 
 def ended_by_the_proxy(connection: RawConnection, began: float) -> bytes:
     """What the proxy still said before it closed, which it must have done by now, but no earlier
-    than the limit allows."""
+    than the limit allows. `began` is before the limit began to run."""
     said = connection.wait_closed()
     took = time.monotonic() - began
     assert TIMEOUT * 0.8 < took < LATEST, f"{took:.2f} s"
@@ -78,8 +86,8 @@ def test_a_head_that_never_ends_is_given_up(served: tuple[Proxy, Upstream]) -> N
     proxy, _ = served
     beginnings = (b"", b"P", POST[:50], POST[:-2])
     with neighbours_unaffected(proxy), ExitStack() as stack:
-        connections = [stack.enter_context(RawConnection(proxy.port)) for _ in beginnings]
         began = time.monotonic()
+        connections = [stack.enter_context(RawConnection(proxy.port)) for _ in beginnings]
         for connection, beginning in zip(connections, beginnings, strict=True):
             connection.send(beginning)
         assert proxy.ask(HIT).header("x-cache") == "HIT"
@@ -90,8 +98,7 @@ def test_a_head_that_never_ends_is_given_up(served: tuple[Proxy, Upstream]) -> N
 def test_a_head_that_drips_is_given_up(served: tuple[Proxy, Upstream]) -> None:
     """The limit is for the whole head, not for each byte."""
     proxy, _ = served
-    with neighbours_unaffected(proxy), RawConnection(proxy.port) as connection:
-        began = time.monotonic()
+    with neighbours_unaffected(proxy), opened(proxy) as (connection, began):
         drip(connection, POST, b"")
         ended_by_the_proxy(connection, began)
 
@@ -104,9 +111,9 @@ def test_a_kept_alive_connection_may_be_idle_for_as_long(
     with neighbours_unaffected(proxy), RawConnection(proxy.port) as connection:
         connection.request("GET", "/health").read_all()
         for _ in range(3):
+            began = time.monotonic()
             answer = connection.request("POST", "/v1/messages", anthropic_headers(), HIT)
             answer.read_all()
-        began = time.monotonic()
         assert ended_by_the_proxy(connection, began) == b""
 
 
@@ -121,8 +128,8 @@ def test_a_body_that_never_ends_gets_408(served: tuple[Proxy, Upstream]) -> None
         POST.replace(b"/v1/messages", b"/cache/clear").replace(b": 1\r", b": 50\r"),
     )
     with neighbours_unaffected(proxy), ExitStack() as stack:
-        connections = [stack.enter_context(RawConnection(proxy.port)) for _ in requests]
         began = time.monotonic()
+        connections = [stack.enter_context(RawConnection(proxy.port)) for _ in requests]
         for connection, data in zip(connections, requests, strict=True):
             connection.send(data)
         assert proxy.ask(HIT).header("x-cache") == "HIT"
@@ -138,8 +145,7 @@ def test_a_body_that_never_ends_gets_408(served: tuple[Proxy, Upstream]) -> None
 def test_a_body_that_drips_is_given_up(served: tuple[Proxy, Upstream], framing: str) -> None:
     """A byte now and then doesn't buy more time."""
     proxy, _ = served
-    with neighbours_unaffected(proxy), RawConnection(proxy.port) as connection:
-        began = time.monotonic()
+    with neighbours_unaffected(proxy), opened(proxy) as (connection, began):
         if framing == "a length":
             connection.send(OPEN_POST)
             drip(connection, b" " * 500, b"")
@@ -157,9 +163,9 @@ def test_the_body_of_a_known_head_is_waited_for_no_longer(
     with neighbours_unaffected(proxy), RawConnection(proxy.port) as connection:
         whole = request_bytes("POST", "/v1/messages", "localhost", anthropic_headers(), HIT)
         for _ in range(3):
+            began = time.monotonic()
             connection.send(whole)
             connection.response().read_all()
-        began = time.monotonic()
         drip(connection, whole[:-1], b"")
         ended_by_the_proxy(connection, began)
 
@@ -274,7 +280,7 @@ def test_a_client_that_sent_more_and_left_delays_no_stop(
     with gone_with_more_behind(running, upstream, BEHIND["a request"], together=True):
         began = time.monotonic()
         running.stop()
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < AT_ONCE
 
 
 @contextmanager
@@ -304,16 +310,12 @@ def gone_with_more_behind(
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /he", OPEN_POST, OPEN_POST + b"{"])
-def test_half_a_request_and_a_fin_leave_nothing(
-    served: tuple[Proxy, Upstream], sent: bytes
-) -> None:
-    proxy, _ = served
-    with neighbours_unaffected(proxy), RawConnection(proxy.port) as connection:
-        began = time.monotonic()
+def test_half_a_request_and_a_fin_leave_nothing(proxy: ProxyFactory, sent: bytes) -> None:
+    patient = proxy()  # by its time limit, 30 s, it would close too late for the connection here
+    with nothing_left_behind(patient), RawConnection(patient.port) as connection:
         connection.send(sent)
         connection.half_close()
         connection.wait_closed()
-        assert time.monotonic() - began < TIMEOUT * 0.8  # at once, not at the limit
 
 
 def test_thousands_of_idle_connections_disturb_nobody(served: tuple[Proxy, Upstream]) -> None:
