@@ -311,7 +311,7 @@ def gone_with_more_behind(
 
 @pytest.mark.parametrize("sent", [b"", b"GET /he", OPEN_POST, OPEN_POST + b"{"])
 def test_half_a_request_and_a_fin_leave_nothing(proxy: ProxyFactory, sent: bytes) -> None:
-    patient = proxy()  # by its time limit, 30 s, it would close too late for the connection here
+    patient = proxy()  # by its time limit, 60 s, it would close too late for the connection here
     with nothing_left_behind(patient), RawConnection(patient.port) as connection:
         connection.send(sent)
         connection.half_close()
