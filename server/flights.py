@@ -278,8 +278,10 @@ class Flights:
             del self._by_key[flight.key]
 
     async def cancel_all(self) -> None:
-        """Give up every flight, for a shutdown that can't wait any longer."""
+        """Give up every flight, for a shutdown that can't wait any longer. One whose answer is
+        whole is waited for: it is being stored and counted."""
+        for flight in self._all:
+            if flight.task is not None and not flight.whole:
+                flight.task.cancel()
         tasks = [flight.task for flight in self._all if flight.task is not None]
-        for task in tasks:
-            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -387,3 +387,25 @@ async def test_shutdown_gives_up_every_flight_and_its_followers_hear_of_it(
             await client
     assert len(flights) == 0
     assert (upstream.ended, second.ended) == (["cancelled"], ["cancelled"])
+
+
+async def test_shutdown_waits_for_what_is_whole_and_is_being_stored(
+    flights: Flights, upstream: Upstream
+) -> None:
+    stored = asyncio.get_running_loop().create_future()
+
+    async def is_whole(flight: Flight) -> None:
+        flight.publish(b"a")
+        flight.whole = True
+        await stored
+        flight.land()
+
+    client = asyncio.create_task(read(flights.start(KEY, upstream).follow()))
+    await upstream.does(head(), is_whole)
+    ending = asyncio.create_task(flights.cancel_all())
+    await settled()
+    assert not ending.done()
+    stored.set_result(None)
+    await ending
+    assert await client == b"a"
+    assert upstream.ended == ["done"]
