@@ -28,6 +28,17 @@ class StoreError(LlmCacheError):
     """The store can't be read or written. The proxy answers without it (fail-open)."""
 
 
+class StoreBusy(StoreError):
+    """Others keep the store for themselves, longer than one waits; later it may be free.
+
+    `repeated` is True when the same was said a moment ago.
+    """
+
+    def __init__(self, message: str, *, repeated: bool = False) -> None:
+        super().__init__(message)
+        self.repeated = repeated
+
+
 class StoreFormatError(StoreError):
     """The store was written by a newer llm-cache in a format this one doesn't know."""
 

@@ -2,7 +2,8 @@
 
 A hit costs one list append on its way; everything else is done for a small batch at once. What
 always holds: a miss is in the ledger before its last byte goes out (its tallies ride in the store's
-own transaction); a hit is there within `FLUSH_SEC`.
+own transaction); a hit is there within `FLUSH_SEC`. A store that fails or is busy (store/lock.py)
+holds nobody up: what it can't take is counted here and written once it can.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from llm_cache.errors import StoreError
+from llm_cache.errors import StoreBusy, StoreError
 from llm_cache.server.feed import Feed
 from llm_cache.server.logfile import Log
 from llm_cache.store import Store
@@ -26,6 +27,9 @@ from llm_cache.wire.provider import Usage
 
 FLUSH_SEC = 0.5
 """Longest time a hit is only in memory, in seconds."""
+
+LAST_WAIT_SEC = 10.0
+"""How long the last flush of a run waits for a store that is busy."""
 
 BATCH = 32
 """Calls that are counted and logged at once: enough to share a write, few enough that the calls
@@ -151,7 +155,7 @@ class Journal:
         self._pending: list[Call] = []
         self._unwritten: dict[str, dict[str, int | float]] = {}
         self._flush_at: asyncio.TimerHandle | None = None
-        self._flushing: asyncio.Task[None] | None = None
+        self._flushing: asyncio.Task[StoreError | None] | None = None
         self._writing = asyncio.Lock()
         self._saved = [0, 0]  # nano-USD and tokens, for the log line
         self._spent = 0
@@ -189,9 +193,11 @@ class Journal:
             self.noted_in_ledger(call)
 
     def store_failed(self, error: StoreError) -> None:
-        """The store failed; the request goes on without it (SPEC 5.8)."""
+        """The store failed; the request goes on without it (SPEC 5.8). While it is busy, a line
+        every few seconds is enough."""
         self.store_failures += 1
-        self.problem(f"store: {error}")
+        if not isinstance(error, StoreBusy) or not error.repeated:
+            self.problem(f"store: {error}")
 
     def problem(self, text: str) -> None:
         """Something the operator should see: a line in the log and in `status`."""
@@ -229,19 +235,34 @@ class Journal:
         if pending:
             self._tell(*pending)
 
-    async def flush(self) -> None:
-        """Bring the ledger up to date. A store that fails costs a log line; nothing is lost, the
-        next flush tries again."""
+    async def flush(self) -> StoreError | None:
+        """Bring the ledger up to date. A store that fails costs a log line and is returned; nothing
+        is lost, the next flush tries again. To be called every second or so."""
         self.drain()
         async with self._writing:
             unwritten, self._unwritten = self._unwritten, {}
             if not unwritten:
-                return
+                return None
             try:
                 await asyncio.to_thread(self._store.ledger.add, unwritten)
             except StoreError as error:
                 add_tallies(self._unwritten, unwritten)
                 self.store_failed(error)
+                return error
+        return None
+
+    async def close(self) -> None:
+        """The last flush of a run: a store that is busy gets some seconds, what it can't take then
+        is lost and told."""
+        deadline = time.monotonic() + LAST_WAIT_SEC
+        while True:
+            error = await self.flush()
+            if not isinstance(error, StoreBusy) or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.1)
+        if error is not None:
+            calls = sum(counters.get("calls", 0) for counters in self._unwritten.values())
+            self.problem(f"store: {calls} calls are not in the ledger: {error}")
 
     async def all_time(self) -> dict[str, dict[str, int | float]]:
         """The ledger's figures with everything up to now; this run's when it can't be read."""

@@ -48,7 +48,10 @@ from llm_cache.wire.registry import PROVIDERS
 GRACE_SEC = 30.0
 """Longest time answers in flight are waited for at a stop."""
 UPKEEP_SEC = 1.0
-"""How often access times are written and expired entries are pruned."""
+"""How often access times are written and expired entries are pruned, and what the ledger couldn't
+take is tried again."""
+STORE_PATIENCE_SEC = 0.5
+"""How long an answer waits for a store that others keep busy, before it goes out unstored."""
 MAX_HEAD_BYTES = 64 << 10
 BACKLOG = 1024
 """Connections the kernel holds for us until they are accepted."""
@@ -108,7 +111,12 @@ def run(
             max_bytes=settings.max_bytes,
             stale_sec=settings.stale_if_error_sec,
         )
-        store = Store.open(settings.store_dir, limits, log=lambda line: log.write("error", [line]))
+        store = Store.open(
+            settings.store_dir,
+            limits,
+            log=lambda line: log.write("error", [line]),
+            patience=STORE_PATIENCE_SEC,
+        )
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_serve(settings, store, log, rules, prices, sockets, ready))
@@ -172,7 +180,7 @@ async def _serve(
         await asyncio.gather(*background, return_exceptions=True)
         await exchanges.close()
         await caller.close()
-        await journal.flush()
+        await journal.close()
         journal.info("stopped")
 
 
@@ -245,6 +253,7 @@ async def _tick(exchanges: Exchanges) -> None:
 async def _upkeep(store: Store, journal: Journal) -> None:
     while True:
         await asyncio.sleep(UPKEEP_SEC)
+        await journal.flush()
         try:
             await asyncio.to_thread(store.flush)
         except StoreError as error:

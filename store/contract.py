@@ -2,7 +2,8 @@
 
 A backend is one class with these methods; the contract test runs against each. All methods are
 synchronous, may be called from several threads at once, and raise StoreError and nothing else
-(`ValueError` for arguments no store could take).
+(`ValueError` for arguments no store could take). Whoever has to wait for others raises StoreBusy, a
+StoreError, once a bounded time is over.
 """
 
 from __future__ import annotations

@@ -102,6 +102,11 @@ def is_corruption(error: BaseException) -> bool:
     )
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether SQLite says that somebody else has a lock it needs."""
+    return getattr(error, "sqlite_errorcode", 0) & 255 == sqlite3.SQLITE_BUSY
+
+
 class Index:
     """The connections of this process to one index file.
 
@@ -112,12 +117,16 @@ class Index:
     read: sqlite3.Connection
     write: sqlite3.Connection
 
-    def __init__(self, root: Path, log: Log, now: Callable[[], float]) -> None:
+    def __init__(
+        self, root: Path, log: Log, now: Callable[[], float], patience: float = BUSY_SEC
+    ) -> None:
+        """`patience`: seconds that SQLite waits for others."""
         self.path = root / "index.sqlite"
         self.read_lock = threading.Lock()
         self._suspect = root / "index.suspect"
         self._log = log
         self._now = now
+        self._patience = patience
         self._file: os.stat_result | None = None
 
     def refuse_newer(self) -> None:
@@ -212,7 +221,7 @@ class Index:
     def connect(self) -> sqlite3.Connection:
         """Return a new connection, for whoever reads at length. The caller closes it."""
         db = sqlite3.connect(
-            self.path, timeout=BUSY_SEC, isolation_level=None, check_same_thread=False
+            self.path, timeout=self._patience, isolation_level=None, check_same_thread=False
         )
         try:
             db.execute("PRAGMA synchronous = NORMAL")

@@ -1,13 +1,19 @@
 """The check of a whole store: does the index agree with itself and with the files?
 
-For `verify`, the crash tests and whoever doubts. It reads everything, so it isn't for a hot path.
+For `verify`, the crash tests and whoever doubts. It reads everything, which takes its time, so the
+write lock isn't held meanwhile: the index is searched as it is at one moment, and a file that looks
+wrong is looked at once more, alone, as a writer may just have been at it.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
+from llm_cache.store import queries
 from llm_cache.store.blobs import SHARDS, BlobDamaged, Blobs
+from llm_cache.store.index import Row
 
 _FACTS = (
     (
@@ -43,21 +49,50 @@ _FACTS = (
 )
 
 
-def check(db: sqlite3.Connection, blobs: Blobs) -> list[str]:
-    """Return what is wrong, one line each; nothing when all is well. Under the write lock."""
-    wrong = [str(line) for (line,) in db.execute("PRAGMA integrity_check") if line != "ok"]
-    if wrong:
-        return wrong
-    for query in _FACTS:
-        wrong += [str(line) for (line,) in db.execute(query)]
-    known = set()
-    for raw_digest, size, disk_size in db.execute("SELECT digest, size, disk_size FROM blobs"):
-        digest = raw_digest.hex()
-        known.add(digest)
-        try:
-            blobs.read(digest, size, disk_size)
-        except BlobDamaged as error:
-            wrong.append(f"blob {digest}: {error}")
+_BLOBS = "SELECT digest, size, disk_size FROM blobs WHERE digest > ? ORDER BY digest LIMIT ?"
+_BLOB = "SELECT digest, size, disk_size FROM blobs WHERE digest = ?"
+
+
+def check(
+    db: sqlite3.Connection, blobs: Blobs, alone: Callable[[], AbstractContextManager[None]]
+) -> list[str]:
+    """Return what is wrong, one line each; nothing when all is well. `alone` is the write lock."""
+    db.execute("BEGIN")  # a snapshot: nobody waits for it
+    try:
+        wrong = [str(line) for (line,) in db.execute("PRAGMA integrity_check") if line != "ok"]
+        if wrong:
+            return wrong
+        for query in _FACTS:
+            wrong += [str(line) for (line,) in db.execute(query)]
+    finally:
+        db.execute("ROLLBACK")
+    for row in _all_blobs(db):
+        if _fault(blobs, row):
+            with alone():
+                again = db.execute(_BLOB, row[:1]).fetchone()
+                fault = again and _fault(blobs, again)
+            if fault:
+                wrong.append(f"blob {row[0].hex()}: {fault}")
     for number in range(SHARDS):
-        wrong += [f"orphan {digest}" for digest in blobs.shard(number) if digest not in known]
+        if queries.unknown(db, blobs.shard(number)):
+            with alone():
+                orphans = queries.unknown(db, blobs.shard(number))
+            wrong += [f"orphan {digest}" for digest in orphans]
     return wrong
+
+
+def _all_blobs(db: sqlite3.Connection) -> Iterator[Row]:
+    last = b""
+    while rows := db.execute(_BLOBS, (last, queries.PAGE_SIZE)).fetchall():
+        yield from rows
+        last = rows[-1][0]
+
+
+def _fault(blobs: Blobs, row: Row) -> str:
+    """What is wrong with the file of a blob; "" when it is sound."""
+    digest, size, disk_size = row
+    try:
+        blobs.read(digest.hex(), size, disk_size)
+    except (BlobDamaged, OSError) as error:
+        return str(error)
+    return ""

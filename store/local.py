@@ -20,11 +20,11 @@ from pathlib import Path
 
 import zstandard
 
-from llm_cache.errors import StoreError
+from llm_cache.errors import StoreBusy, StoreError
 from llm_cache.store import forks, integrity, queries
 from llm_cache.store.blobs import SHARDS, BlobDamaged, Blobs, Step
 from llm_cache.store.entry import Entry, Stored, Tally, Totals
-from llm_cache.store.index import BUSY_SEC, Index, Log, Row, is_corruption
+from llm_cache.store.index import BUSY_SEC, Index, Log, Row, is_busy, is_corruption
 from llm_cache.store.ledger import Ledger
 from llm_cache.store.limits import Limits
 from llm_cache.store.lock import WriteLock
@@ -57,6 +57,7 @@ class Store:
         clock: Callable[[], float],
         log: Log,
         step: Step,
+        patience: float,
     ) -> None:
         self.path = path
         self.limits = limits
@@ -64,8 +65,8 @@ class Store:
         self._log = log
         self._step = step
         self._blobs = Blobs(path, step)
-        self._lock = WriteLock(path / "lock", BUSY_SEC)
-        self._index = Index(path, log, clock)
+        self._lock = WriteLock(path / "lock", patience)
+        self._index = Index(path, log, clock, patience)
         self._memory = MemoryTier(limits.max_memory_bytes)
         self._touches = Touches()
         self._open = False
@@ -85,19 +86,21 @@ class Store:
         clock: Callable[[], float] = time.time,
         log: Log = _no_log,
         step: Step = _no_step,
+        patience: float = BUSY_SEC,
     ) -> Store:
         """Open the store in the folder `path`, making it when it isn't there.
 
         `clock` gives unix seconds, `log` takes one line of what went wrong and was dealt with,
-        `step` hears the name of each step of a write (crash tests use it). Raises
+        `step` hears the name of each step of a write (crash tests use it). `patience` is how many
+        seconds a write waits for others before it raises StoreBusy (see lock.py). Raises
         StoreFormatError, with nothing touched, when a newer llm-cache wrote the store, StoreError
         when it can't be opened. An index that can't be used is set aside and a new one begun.
         """
-        store = cls(path, limits, clock=clock, log=log, step=step)
+        store = cls(path, limits, clock=clock, log=log, step=step, patience=patience)
         with store._door():
             store._index.refuse_newer()
             store._blobs.lay_out()
-            with store._lock.held():
+            with store._lock.held(BUSY_SEC):
                 store._index.open()
             store._open = True
             forks.register(store)
@@ -213,13 +216,16 @@ class Store:
     def _drop(self, entry: Entry, is_so: Callable[[], bool]) -> bool:
         """Remove an entry if `is_so` still says so under the write lock; return whether it did.
 
-        A store that can't be written right now is logged: the reader's answer is the same.
+        A store that can't be written right now is logged, a busy one isn't: the next use or prune
+        is soon enough. The reader's answer is the same.
         """
         try:
             with self._write() as transaction:
                 if not is_so():
                     return False
                 transaction.remove(entry.id)
+        except StoreBusy:
+            pass
         except StoreError as error:
             self._log(f"store: entry {entry.id} should go but can't: {error}")
         return True
@@ -471,10 +477,10 @@ class Store:
     def integrity(self) -> list[str]:
         """Compare the whole index with all files; return what is wrong, one line each.
 
-        Reads everything, and nobody can write meanwhile.
+        Reads everything, and holds nobody up: others write meanwhile.
         """
-        with self._door(), self._lock.held():
-            return integrity.check(self._index.write, self._blobs)
+        with self._door(), closing(self._index.connect()) as db:
+            return integrity.check(db, self._blobs, lambda: self._lock.held(BUSY_SEC))
 
     def close(self) -> None:
         """Write what is pending and let go of everything. Closing twice is fine."""
@@ -523,10 +529,12 @@ class Store:
 
         `after` runs when it is committed and the lock is still held.
         """
-        with self._door(), self._lock_of_this_file():
+        patience = self._lock.patience()
+        deadline = time.monotonic() + patience
+        with self._door(), self._lock_of_this_file(patience):
             transaction = Transaction(self._index.write, self._blobs, self._step, self._log)
             try:
-                transaction.begin()
+                self._begin(transaction, max(0.0, deadline - time.monotonic()))
                 yield transaction
                 transaction.commit(self._touches)
             except BaseException:
@@ -535,11 +543,21 @@ class Store:
             if after is not None:
                 after()
 
+    def _begin(self, transaction: Transaction, patience: float) -> None:
+        """Begin, though a program that knows nothing of `lock` may have SQLite's own lock."""
+        try:
+            transaction.begin(patience)
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+            raise self._lock.busy() from None
+        self._lock.is_free()
+
     @contextmanager
-    def _lock_of_this_file(self) -> Iterator[None]:
+    def _lock_of_this_file(self, patience: float) -> Iterator[None]:
         if not self.path.is_dir():
             self._blobs.lay_out()
-        with self._lock.held():
+        with self._lock.held(patience):
             if self._open and self._index.replaced():
                 self._reopen()
             yield

@@ -40,8 +40,9 @@ class Transaction:
 
     # -- beginning and ending it
 
-    def begin(self) -> None:
-        """Take SQLite's write lock and read the totals."""
+    def begin(self, patience: float) -> None:
+        """Take SQLite's write lock, waiting up to `patience` seconds, and read the totals."""
+        self._db.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}").fetchall()
         self._db.execute("BEGIN IMMEDIATE")
         self._was: tuple[int, int, int, int] = self._db.execute(
             "SELECT entries, bytes, last_id, removals FROM totals"

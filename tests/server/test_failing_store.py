@@ -8,11 +8,17 @@ goes on.
 from __future__ import annotations
 
 import base64
+import fcntl
+import os
 import random
 import resource
 import shutil
+import signal
+import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +26,9 @@ from support import anthropic_wire as wire
 from support.proxy import Proxy, anthropic_headers
 from support.replies import Gate, json_reply, sse_reply
 from support.stage import Stage, assert_same, running_stage
+from support.upstream import wait_until
+
+from llm_cache.store.lock import AFTER_BUSY_SEC
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -136,6 +145,69 @@ def test_store_that_fails_in_the_middle_of_an_answer_does_not_cut_it(
     undo()
     assert stage.proxy.stats()["store_failures"] >= 1
     assert "[not stored: " in stage.proxy.log()
+
+
+# A store that others keep busy
+
+
+@contextmanager
+def kept_busy(store: Path) -> Iterator[None]:
+    """As by a process that was stopped in the middle of a write."""
+    fd = os.open(store / "lock", os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def test_a_busy_store_holds_no_answer_up_and_misses_are_counted_when_it_is_back(
+    stage: Stage,
+) -> None:
+    kept = stage.body()
+    kept_miss, _ = stage.twice(json_reply(wire.message("kept")), body=kept)
+    bodies = [stage.body(stream=number % 2 == 0) for number in range(30)]
+    with kept_busy(stage.proxy.home / "store"):
+        began = time.monotonic()
+        for body in bodies:
+            stage.upstream.script(json_reply(wire.message("unstored")))
+            response = stage.proxy.ask(body)
+            assert (response.status, response.complete) == (200, True)
+            assert (response.header("x-cache"), response.body) == ("MISS", wire.message("unstored"))
+        assert time.monotonic() - began < 10
+        assert_same(kept_miss, stage.proxy.ask(kept))
+        figures = stage.proxy.stats()
+        assert (figures["misses"], figures["hits"], figures["errors"]) == (31, 2, 0)
+        assert figures["store_failures"] >= 30
+        assert stage.proxy.log().count("[not stored: ") == 30
+        lines = stage.proxy.log().count("ERR  store: ")
+        assert 1 <= lines <= 1 + (time.monotonic() - began) / AFTER_BUSY_SEC
+
+    def in_ledger() -> bool:
+        store = sqlite3.connect(stage.proxy.home / "store" / "index.sqlite")
+        try:
+            return store.execute(
+                "SELECT sum(value) FROM ledger WHERE name = 'calls'"
+            ).fetchone() == (33,)
+        finally:
+            store.close()
+
+    wait_until(in_ledger, "all calls in the ledger, with nobody asking for anything")
+    for body in bodies[:2]:
+        assert_same(*stage.twice(json_reply(wire.message("stored")), body=body))
+    assert stage.proxy.stats()["misses"] == 33
+
+
+def test_a_stop_waits_for_a_busy_store_to_take_the_last_counts(stage: Stage) -> None:
+    with kept_busy(stage.proxy.home / "store"):
+        for _ in range(3):
+            stage.upstream.script(json_reply(wire.message()))
+            stage.proxy.ask(stage.body())
+        stage.proxy.signal(signal.SIGTERM)
+        wait_until(lambda: not stage.proxy.healthy(), "nothing new is accepted")
+    stage.proxy.wait_exit()
+    stage.proxy.start()
+    assert stage.proxy.stats()["misses"] == 3
 
 
 # Faults the store mends by itself
