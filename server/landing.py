@@ -11,7 +11,8 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from llm_cache.errors import StoreError
@@ -22,7 +23,7 @@ from llm_cache.server.replay import encode_meta
 from llm_cache.server.requests import Control
 from llm_cache.server.routing import Route
 from llm_cache.server.upstream import Response
-from llm_cache.store import Store
+from llm_cache.store import Draft, Store
 from llm_cache.wire import readable, strict_json
 from llm_cache.wire.encoding import ContentDecoder, decoder
 from llm_cache.wire.normalize import FurtherKeys
@@ -111,6 +112,7 @@ class Landing:
         self._decoded_size = 0
         self._watcher: Watcher | None = None
         self._decoder: ContentDecoder | None = None
+        self._request: Future[Draft] | None = None  # the request's body on its way into the store
         self._unread = ""  # why the answer can't be read along; "" = it can
 
     async def bring_in(self, response: Response, label: str, *, may_store: bool) -> None:
@@ -118,8 +120,17 @@ class Landing:
 
         Raises `UpstreamFailed` when the answer breaks off.
         """
-        flight = self._flight
         self._watch(response)
+        if may_store and self._store_requests and response.status == 200 and self._watcher:
+            self._request = self._threads.submit(self._store.draft, self._asked.body)
+        try:
+            await self._follow(response, label, may_store)
+        finally:
+            if self._request is not None:
+                self._threads.submit(_give_up, self._request)
+
+    async def _follow(self, response: Response, label: str, may_store: bool) -> None:
+        flight = self._flight
         length = _content_length(response.headers)
         chunks = aiter(response.body)
         held = b""
@@ -264,13 +275,14 @@ class Landing:
             if self._store_requests:
                 prompt = readable.prompt(call.provider, endpoint.name, asked.body)
             meta = encode_meta(call, response.headers, endpoint.name, prompt)
+            request, self._request = self._request, None  # `put` closes it
             further = self._keys
             keys = [asked.key, further.normalized, further.either_form, further.suffix]
             self._store.put(
                 [key for key in keys if key is not None],
                 meta,
                 self._flight.so_far() + held,
-                request=asked.body if self._store_requests else None,
+                request=None if request is None else request.result(),
                 ttl=self._ttl(asked, endpoint),
                 tallies=tally(call),
             )
@@ -287,6 +299,12 @@ class Landing:
         if doc is None or not asked.route.provider.is_deterministic(endpoint, doc):
             return None
         return seconds or math.inf
+
+
+def _give_up(request: Future[Draft]) -> None:
+    """Close what was drafted, if no `put` took it. What can't be removed now is swept later."""
+    with suppress(StoreError, OSError):
+        request.result().close()
 
 
 def _printable(model: str | None) -> str | None:

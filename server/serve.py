@@ -50,7 +50,7 @@ GRACE_SEC = 30.0
 UPKEEP_SEC = 1.0
 """How often access times are written and expired entries are pruned, and what the ledger couldn't
 take is tried again."""
-STORE_PATIENCE_SEC = 0.5
+STORE_PATIENCE_SEC = 2.0
 """How long an answer waits for a store that others keep busy, before it goes out unstored."""
 MAX_HEAD_BYTES = 64 << 10
 BACKLOG = 1024

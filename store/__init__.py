@@ -5,6 +5,7 @@ are imported. What others may use is named in `__all__`; `blobs` and `index` ope
 on disk and what it promises.
 """
 
+from llm_cache.store.blobs import Draft
 from llm_cache.store.contract import Backend, LedgerBackend
 from llm_cache.store.entry import Entry, Stored, Tally, Totals
 from llm_cache.store.limits import Limits
@@ -12,6 +13,7 @@ from llm_cache.store.local import Store
 
 __all__ = [
     "Backend",
+    "Draft",
     "Entry",
     "LedgerBackend",
     "Limits",

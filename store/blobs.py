@@ -99,7 +99,7 @@ class Draft:
 
     `temp` is the path of the file in tmp/, None when a good blob was found in place. The open file
     holds a lock that tells a sweep the writer lives; `close` gives it up and removes the file if
-    it is still there.
+    it is still there. Closing twice is fine; it raises OSError.
     """
 
     __slots__ = ("_fd", "body", "digest", "disk_size", "temp")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from llm_cache.store.blobs import Draft
 from llm_cache.store.entry import Entry, Stored, Tally, Totals
 
 
@@ -44,13 +45,17 @@ class Backend(Protocol):
     def get_in_memory(self, key: bytes, *, max_age: float | None = None) -> Stored | None:
         """Return the same when it takes microseconds; None may also mean: ask `get`."""
 
+    def draft(self, body: bytes) -> Draft:
+        """Do the slow part of keeping `body` ahead of its `put`. Whoever makes a draft that no
+        `put` takes closes it."""
+
     def put(
         self,
         keys: Sequence[bytes],
         meta: bytes,
         body: bytes,
         *,
-        request: bytes | None = None,
+        request: Draft | bytes | None = None,
         ttl: float | None = None,
         tallies: Mapping[str, Tally] | None = None,
         created: float | None = None,

@@ -15,14 +15,14 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import zstandard
 
 from llm_cache.errors import StoreBusy, StoreError
 from llm_cache.store import forks, integrity, queries
-from llm_cache.store.blobs import SHARDS, BlobDamaged, Blobs, Step
+from llm_cache.store.blobs import SHARDS, BlobDamaged, Blobs, Draft, Step
 from llm_cache.store.entry import Entry, Stored, Tally, Totals
 from llm_cache.store.index import BUSY_SEC, Index, Log, Row, is_busy, is_corruption
 from llm_cache.store.ledger import Ledger
@@ -317,13 +317,22 @@ class Store:
 
     # -- writing
 
+    def draft(self, body: bytes) -> Draft:
+        """Write `body` to a file of its own, ahead of the `put` that it is for.
+
+        `put` takes it, whatever comes of that; a draft that isn't put is to be closed. Raises
+        StoreError.
+        """
+        with self._door():
+            return self._blobs.draft(body)
+
     def put(
         self,
         keys: Sequence[bytes],
         meta: bytes,
         body: bytes,
         *,
-        request: bytes | None = None,
+        request: Draft | bytes | None = None,
         ttl: float | None = None,
         tallies: Mapping[str, Tally] | None = None,
         created: float | None = None,
@@ -331,42 +340,36 @@ class Store:
     ) -> Entry:
         """Store an answer under all its keys; `keys[0]` is the primary one.
 
-        `request` is kept with it as long as there is room, `ttl` is in seconds (None: the store's
-        limit). `created` (unix seconds, None: now) and `hits` are of an answer that was stored
-        before: it is brought back as old as it is. All in one transaction: a key that pointed
-        elsewhere moves here, an entry without a key left goes, the limits hold when it returns,
-        `tallies` are in the ledger. Raises StoreError, and then nothing was changed: when it can't
-        be written, or when the answer alone is larger than `max_bytes`.
+        `request`, drafted before or not, is kept with it as long as there is room. `ttl` is in
+        seconds (None: the store's limit). `created` (unix seconds, None: now) and `hits` are of an
+        answer that was stored before: it is brought back as old as it is. All in one transaction:
+        a key that pointed elsewhere moves here, an entry without a key left goes, the limits hold
+        when it returns, `tallies` are in the ledger. Raises StoreError, and then nothing was
+        changed: when it can't be written, or when the answer alone is larger than `max_bytes`.
         """
         keys = tuple(dict.fromkeys(keys))
         if not keys:
             raise ValueError("an entry needs a key")
         if ttl is not None and not ttl >= 0:
             raise ValueError(f"ttl is {ttl}: it must be 0 or more")
-        with self._door():
+        with self._door(), ExitStack() as drafts:
+            asked = self._blobs.draft(request) if isinstance(request, bytes) else request
+            if asked is not None:
+                drafts.callback(asked.close)
             answer = self._blobs.draft(body)
-            try:
-                self._refuse_oversized(answer.disk_size)
-                asked = None if request is None else self._blobs.draft(request)
-                try:
-                    with self._write() as transaction:
-                        # A clock read before the lock could be behind what others wrote since.
-                        now = self._clock()
-                        born = now if created is None else min(created, now)
-                        added, disk_size = transaction.add(
-                            keys, meta, answer, asked, ttl, born, now, hits
-                        )
-                        # In place may be a blob of another size than the one drafted.
-                        self._refuse_oversized(disk_size)
-                        if tallies:
-                            transaction.tally(tallies)
-                        self._step("tallied")
-                        transaction.shrink(self.limits, self._touches, added, None)
-                finally:
-                    if asked is not None:
-                        asked.close()
-            finally:
-                answer.close()
+            drafts.callback(answer.close)
+            self._refuse_oversized(answer.disk_size)
+            with self._write() as transaction:
+                # A clock read before the lock could be behind what others wrote since.
+                now = self._clock()
+                born = now if created is None else min(created, now)
+                added, disk_size = transaction.add(keys, meta, answer, asked, ttl, born, now, hits)
+                # In place may be a blob of another size than the one drafted.
+                self._refuse_oversized(disk_size)
+                if tallies:
+                    transaction.tally(tallies)
+                self._step("tallied")
+                transaction.shrink(self.limits, self._touches, added, None)
         kept = asked is not None and added not in transaction.without_request
         entry = Entry(
             id=added,

@@ -33,6 +33,7 @@ from support.replies import (
     wire_reply,
 )
 from support.stage import Stage, running_stage
+from support.upstream import wait_until
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -50,6 +51,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with running_stage(folder, {"CACHE_UPSTREAM_TIMEOUT_SEC": "1"}) as running:
         yield running
         running.wait_idle()
+        drafts = running.proxy.home / "store" / "tmp"
+        wait_until(lambda: not list(drafts.iterdir()), "no draft of a request is left behind")
 
 
 @dataclass(frozen=True, slots=True)

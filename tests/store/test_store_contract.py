@@ -441,6 +441,21 @@ def test_an_entry_tells_all_its_keys_the_primary_one_first(opened: Any) -> None:
     assert store.keys_of(entry) == []
 
 
+def test_a_request_may_be_drafted_before_its_answer_is_there(opened: Any) -> None:
+    store = opened()
+    for key in (KEY, OTHER):  # the second finds the blob of the first in place
+        entry = store.put([key], b"", key, request=store.draft(b"asked"))
+        assert store.request_body(entry) == b"asked"
+    assert store.totals().entries == 2
+    one, two = store.draft(b"given up"), store.draft(b"asked")
+    store.clear()  # takes the blob the second draft found in place
+    entry = store.put([KEY], b"", b"body", request=two)
+    for _ in range(2):
+        one.close()
+        two.close()
+    assert store.request_body(entry) == b"asked"
+
+
 def test_an_answer_brought_back_is_as_old_and_as_used_as_it_was(opened: Any, clock: Any) -> None:
     store = opened(ttl_sec=100)
     entry = store.put([KEY, OTHER], b"meta", b"body", request=b"asked")

@@ -201,3 +201,13 @@ def test_a_draft_that_vanished_is_written_again(opened: Any) -> None:
     store.put([KEY], b"", BODY)
     assert gone
     assert store.get(KEY).body == BODY
+
+
+def test_a_draft_that_was_put_given_up_or_refused_leaves_no_file(opened: Any) -> None:
+    store = opened(Limits(max_bytes=1_000))
+    drafts = [store.draft(b"%d" % number) for number in range(3)]
+    store.put([KEY], b"", BODY, request=drafts[0])
+    with pytest.raises(StoreError, match="larger than the whole store"):
+        store.put([OTHER], b"", random.Random(1).randbytes(5_000), request=drafts[1])
+    drafts[2].close()
+    assert list((store.path / "tmp").iterdir()) == []
