@@ -484,15 +484,15 @@ class Exchanges:
         self, flight: Flight, asked: Asked, status: int, kind: str, message: str
     ) -> None:
         body = asked.route.provider.error_body(status, kind, message)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"date", self.date),
+        ]
+        if kind == "cache_miss":  # the SDKs would ask again, several times, and in vain
+            headers.append((b"x-should-retry", b"false"))
         flight.made_here = True
-        flight.begin(
-            status,
-            [
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(body)),
-                (b"date", self.date),
-            ],
-        )
+        flight.begin(status, headers)
         flight.publish(body)
         flight.land()
 

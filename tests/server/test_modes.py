@@ -10,6 +10,8 @@ import json
 import time
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 from support import anthropic_wire as wire
 from support.proxy import Proxy, anthropic_headers
@@ -132,6 +134,19 @@ def test_an_unknown_mode_is_400_in_the_providers_error_shape(
         assert header in message
         assert "cache, fresh, bypass, replay" in message
     assert upstream.call_count == 0
+
+
+def test_official_clients_do_not_ask_again_for_what_replay_does_not_have(proxy: Any) -> None:
+    """They ask several times after other errors from 500 on, with pauses."""
+    one: Proxy = proxy(CACHE_MODE="replay")
+    claude = anthropic.Anthropic(base_url=one.url, api_key="k")
+    gpt = openai.OpenAI(base_url=f"{one.url}/v1", api_key="k")
+    with claude, gpt:
+        with pytest.raises(anthropic.InternalServerError, match="cache_miss"):
+            claude.messages.create(model="m", max_tokens=9, messages=[])
+        with pytest.raises(openai.InternalServerError, match="not in the cache"):
+            gpt.chat.completions.create(model="m", messages=[])
+    assert one.stats()["misses"] == 2
 
 
 def test_replay_never_calls_upstream_and_names_the_key_it_misses(
