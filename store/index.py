@@ -43,6 +43,9 @@ APPLICATION_ID = 0x6C6C6D63
 
 BUSY_SEC = 10.0
 _CORRUPTION = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+MISREAD = (TypeError, ValueError, AttributeError, LookupError)
+"""What comes of an index with an altered byte that makes a text or a number of a digest, or a
+message of SQLite's undecodable."""
 
 SCHEMA = (
     """CREATE TABLE entries(
@@ -92,6 +95,12 @@ Log: TypeAlias = Callable[[str], None]
 
 class Unusable(Exception):
     """The file isn't an index of ours that can be worked with."""
+
+
+class Contradiction(sqlite3.DatabaseError):
+    """The index contradicts itself: it is corrupt, though SQLite can read every page."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 def is_corruption(error: BaseException) -> bool:
@@ -156,8 +165,9 @@ class Index:
             ledger = self._set_aside()
         try:
             self._open()
-        except (Unusable, sqlite3.DatabaseError) as error:
-            if not isinstance(error, Unusable) and not self._is_unusable(error):
+        except (Unusable, UnicodeDecodeError, sqlite3.DatabaseError) as error:
+            # SQLite quotes a broken schema in its message, and Python can't decode that.
+            if isinstance(error, sqlite3.DatabaseError) and not self._is_unusable(error):
                 raise
             self._log(f"store: {self.path} can't be used ({error})")
             ledger = self._set_aside()
@@ -207,7 +217,8 @@ class Index:
         mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise StoreError(f"{self.path}: this file system can't hold a WAL (got {mode})")
-        if db.execute("SELECT count(*) FROM totals").fetchone()[0] != 1:
+        totals = db.execute("SELECT entries, bytes, last_id, removals FROM totals").fetchall()
+        if len(totals) != 1 or not all(isinstance(value, int) for value in totals[0]):
             raise Unusable("it has no totals")
 
     def checkpoint(self) -> None:

@@ -24,7 +24,7 @@ from llm_cache.errors import StoreBusy, StoreError
 from llm_cache.store import forks, integrity, queries
 from llm_cache.store.blobs import SHARDS, BlobDamaged, Blobs, Draft, Step
 from llm_cache.store.entry import Entry, Stored, Tally, Totals
-from llm_cache.store.index import BUSY_SEC, Index, Log, Row, is_busy, is_corruption
+from llm_cache.store.index import BUSY_SEC, MISREAD, Index, Log, Row, is_busy, is_corruption
 from llm_cache.store.ledger import Ledger
 from llm_cache.store.limits import Limits
 from llm_cache.store.lock import WriteLock
@@ -162,7 +162,7 @@ class Store:
                         self._memory.drop(key)
                         return None
                     slot.removals = self._removals
-        except sqlite3.Error as error:
+        except (sqlite3.Error, *MISREAD) as error:
             raise self._mapped(error) from error
         self._touches.note(entry.id, now)
         return stored
@@ -303,12 +303,11 @@ class Store:
             while True:
                 with self._door():
                     page = queries.page_after(db, page[-1][1] if page else None)
+                    now = self._clock()
+                    living = [item for item in page if self.limits.expires(item[1]) > now]
                 if not page:
                     return
-                now = self._clock()
-                for key, entry in page:
-                    if self.limits.expires(entry) > now:
-                        yield key, entry
+                yield from living
 
     def totals(self) -> Totals:
         """Return how much is stored. One row is read. Expired entries count until pruned."""
@@ -434,7 +433,7 @@ class Store:
                     now = self._clock()
                     transaction.from_the_future(now, _REMOVALS_PER_WRITE)
                     for entry in transaction.expired(self.limits, now, _REMOVALS_PER_WRITE):
-                        transaction.remove(entry)
+                        transaction.remove_named(entry)
                     transaction.shrink(self.limits, self._touches, None, _REMOVALS_PER_WRITE)
                 if time.monotonic() >= until:
                     return
@@ -510,6 +509,8 @@ class Store:
             yield
         except _FOREIGN as error:
             raise self._mapped(error) from error
+        except MISREAD as error:
+            raise StoreError(f"{self.path}: {type(error).__name__}: {error}") from error
 
     def _mapped(self, error: Exception) -> StoreError:
         if not self._open and isinstance(error, sqlite3.ProgrammingError):

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from llm_cache.errors import StoreError, StoreFormatError
 from llm_cache.store.blobs import BlobDamaged, Blobs
-from llm_cache.store.index import APPLICATION_ID, FORMAT
+from llm_cache.store.index import APPLICATION_ID, FORMAT, MISREAD
 
 LOOK_SEC = 2.0
 """How long the index is searched for damage."""
@@ -65,7 +65,7 @@ def look(root: Path) -> Look | None:
     try:
         with _reading(path) as db:
             return _seen(db, Blobs(root, lambda _step: None), found)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, *MISREAD) as error:
         raise StoreError(f"{path}: can't be read: {error}") from None
 
 

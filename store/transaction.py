@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from llm_cache.errors import StoreError
 from llm_cache.store.blobs import Blobs, Draft, Step
 from llm_cache.store.entry import Tally
-from llm_cache.store.index import Log
+from llm_cache.store.index import Contradiction, Log
 from llm_cache.store.limits import Limits
 from llm_cache.store.touches import Touches
 
@@ -173,6 +173,11 @@ class Transaction:
         self._step("entry-removed")
         return True
 
+    def remove_named(self, entry: int) -> None:
+        """Remove an entry that an index of the table has just named. Raises Contradiction."""
+        if not self.remove(entry):
+            raise Contradiction(f"no entry {entry}, but in an index of them")
+
     def remove_request(self, entry: int) -> bool:
         """Remove the request body kept with an entry; return whether there was one."""
         row = self._db.execute("SELECT request FROM entries WHERE id = ?", (entry,)).fetchone()
@@ -219,21 +224,22 @@ class Transaction:
             victim = self._least_used("entries_used", "1", touches, keep)
             if victim is None:
                 break
-            self.remove(victim)
+            self.remove_named(victim)
         while limits.max_bytes and self.bytes > limits.max_bytes:
             if most == 0:
                 return False
             most = None if most is None else most - 1
             victim = self._least_used("entries_requests", "request IS NOT NULL", touches, keep)
             if victim is not None:
-                self.remove_request(victim)
+                if not self.remove_request(victim):
+                    raise Contradiction(f"no entry {victim} with a request, but in an index of it")
                 continue
             if keep is not None and self.remove_request(keep):
                 continue
             victim = self._least_used("entries_used", "1", touches, keep)
             if victim is None:
                 break
-            self.remove(victim)
+            self.remove_named(victim)
         return True
 
     def _least_used(

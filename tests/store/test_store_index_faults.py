@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -46,12 +47,13 @@ def test_a_newer_format_is_refused_by_number_and_untouched(opened: Any, tmp_path
 
 
 def make_unusable(kind: str, index: Path) -> None:
+    data = index.read_bytes()
     if kind == "garbage":
         index.write_bytes(b"this is no database, " * 400)
     elif kind == "cut":
-        index.write_bytes(index.read_bytes()[:9_000])
+        index.write_bytes(data[:9_000])
     elif kind == "header only":
-        index.write_bytes(index.read_bytes()[:100])
+        index.write_bytes(data[:100])
     elif kind == "zeros":
         index.write_bytes(bytes(8_192))
     elif kind == "folder":
@@ -63,6 +65,12 @@ def make_unusable(kind: str, index: Path) -> None:
         db = sqlite3.connect(index)
         db.execute("CREATE TABLE theirs(x)")
         db.close()
+    elif kind == "a schema that can't be decoded":
+        index.write_bytes(data.replace(b"CREATE TABLE entries(", b"CREATE \xff\xffBLE entries("))
+    elif kind == "totals of another kind":
+        db = sqlite3.connect(index, isolation_level=None)
+        db.execute("UPDATE totals SET entries = 'many'")
+        db.close()
     else:
         db = sqlite3.connect(index)
         db.execute("DROP TABLE keys")
@@ -71,7 +79,17 @@ def make_unusable(kind: str, index: Path) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["garbage", "cut", "header only", "zeros", "folder", "another program's", "table missing"],
+    [
+        "garbage",
+        "cut",
+        "header only",
+        "zeros",
+        "folder",
+        "another program's",
+        "table missing",
+        "a schema that can't be decoded",
+        "totals of another kind",
+    ],
 )
 def test_an_unusable_index_is_set_aside_and_a_new_one_begun(
     opened: Any, log: list[str], clock: Any, kind: str, blob_files: Any
@@ -137,6 +155,76 @@ def test_corruption_seen_later_is_a_store_error_and_set_aside_next_time(
     again.put([KEY], b"", b"body")
     assert again.get(KEY).body == b"body"
     assert not (again.path / "index.suspect").exists()
+
+
+def lose_an_entry(index: Path) -> None:
+    """Take the first entry out of its table and leave it in an index of the table."""
+    named = "FROM sqlite_master WHERE name = 'entries_used'"
+    db = sqlite3.connect(index, isolation_level=None)
+    hidden = db.execute(f"SELECT * {named}").fetchone()
+    db.execute("PRAGMA writable_schema = ON")
+    db.execute(f"DELETE {named}")
+    db.close()
+    db = sqlite3.connect(index, isolation_level=None)
+    db.execute("DELETE FROM entries WHERE id = 1")
+    db.execute("PRAGMA writable_schema = ON")
+    db.execute("INSERT INTO sqlite_master VALUES(?, ?, ?, ?, ?)", hidden)
+    db.close()
+
+
+def test_an_index_that_contradicts_itself_is_corrupt(opened: Any, log: list[str]) -> None:
+    """Whatever looks for a victim finds one that isn't there: it must not look for ever."""
+    limits = Limits(max_entries=3, max_memory_bytes=0)
+    store = opened(limits)
+    for number in range(3):
+        store.put([b"%d" % number], b"", b"body %d" % number)
+    store.close()
+    lose_an_entry(store.path / "index.sqlite")
+    store = opened(limits)
+    with pytest.raises(StoreError, match="no entry 1"):
+        store.put([KEY], b"", b"body")
+    assert any("corrupt" in line for line in log)
+    store.close()
+    again = opened(limits)
+    again.put([KEY], b"", b"body")
+    assert again.get(KEY).body == b"body"
+    assert list(again.path.glob("*.broken-*"))
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [
+        "entries SET request = 7",
+        "entries SET created = 'yesterday'",
+        "entries SET accessed = 'yesterday'",
+        "entries SET ttl = 'long'",
+        "blobs SET size = 'small'",
+        "blobs SET disk_size = 'small'",
+        "blobs SET refs = 'few'",
+        "totals SET bytes = 'many'",
+        "totals SET removals = x'00'",
+    ],
+)
+def test_rows_of_another_kind_are_a_store_error_at_most(opened: Any, altered: str) -> None:
+    store = opened(Limits(max_entries=2, max_memory_bytes=0))
+    for number in range(2):
+        store.put([b"%d" % number], b"", b"body %d" % number)
+    db = sqlite3.connect(store.path / "index.sqlite", isolation_level=None)
+    db.execute(f"UPDATE {altered}")
+    db.close()
+    for use in (
+        lambda: store.get(b"1"),
+        lambda: list(store.entries()),
+        lambda: store.find("31", 2),
+        lambda: store.put([b"1"], b"", b"new", tallies={"all": {"calls": 1}}),
+        lambda: store.put([KEY], b"", b"body"),
+        store.totals,
+        store.flush,
+        store.integrity,
+        lambda: store.delete(b"0"),
+    ):
+        with contextlib.suppress(StoreError):
+            use()
 
 
 def test_the_ledger_of_an_index_set_aside_is_taken_over(opened: Any) -> None:
