@@ -84,7 +84,7 @@ def complete(
 
     Example: llm-cache _complete keys 3f
     """
-    with suppress(LlmCacheError):  # who presses Tab is not helped by an error
+    with suppress(Exception):  # who presses Tab is not helped by an error
         for word in {"keys": _keys, "models": _models}.get(kind, _none)(load_settings(), start):
             if _PLAIN.fullmatch(word) and word.startswith(start):
                 say(word)

@@ -44,12 +44,13 @@ def stats(json: Json = False) -> None:
 def from_ledger(settings: Settings) -> dict[str, Any]:
     """The figures of `/stats` without a proxy: there is no session then."""
     from llm_cache.server import stats as figures
+    from llm_cache.server.journal import read_ledger
 
     tallies: dict[str, dict[str, int | float]] = {}
     sizes = {"entries": 0, "bytes": 0}
     with opened_store(settings) as store:
         if store is not None:
-            tallies = store.ledger.read()
+            tallies = read_ledger(store.ledger)
             totals = store.totals()
             sizes = {"entries": totals.entries, "bytes": totals.bytes}
     return {

@@ -22,7 +22,7 @@ from functools import lru_cache
 from llm_cache.errors import StoreBusy, StoreError
 from llm_cache.server.feed import Feed
 from llm_cache.server.logfile import Log
-from llm_cache.store import Store
+from llm_cache.store import LedgerBackend, Store
 from llm_cache.wire.provider import Usage
 
 FLUSH_SEC = 0.5
@@ -109,6 +109,21 @@ def tally(call: Call) -> dict[str, dict[str, int | float]]:
 @lru_cache(1024)
 def _scope(provider: str, model: str, kind: str) -> str:
     return json.dumps([provider, model, kind])
+
+
+def read_ledger(ledger: LedgerBackend) -> dict[str, dict[str, int | float]]:
+    """Every call of all time by scope. What isn't a scope of ours (an altered byte, a later
+    version's) is passed over: figures are no reason for anything to fail. Raises StoreError."""
+    return {scope: counters for scope, counters in ledger.read().items() if _is_scope(scope)}
+
+
+@lru_cache(1024)
+def _is_scope(scope: object) -> bool:
+    try:
+        parts = json.loads(scope) if isinstance(scope, str) else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(parts, list) and list(map(type, parts)) == [str, str, str]
 
 
 def add_tallies(
@@ -269,7 +284,7 @@ class Journal:
         await self.flush()
         try:
             async with self._writing:  # or what is being written would be in neither of the two
-                figures = await asyncio.to_thread(self._store.ledger.read)
+                figures = await asyncio.to_thread(read_ledger, self._store.ledger)
         except StoreError as error:
             self.store_failed(error)
             return self.session

@@ -116,6 +116,11 @@ def is_busy(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 255 == sqlite3.SQLITE_BUSY
 
 
+def _decoded(text: bytes) -> str:
+    """A text of SQLite's, an altered byte in it notwithstanding: the rows around it are good."""
+    return text.decode("utf-8", "replace")
+
+
 class Index:
     """The connections of this process to one index file.
 
@@ -234,6 +239,7 @@ class Index:
         db = sqlite3.connect(
             self.path, timeout=self._patience, isolation_level=None, check_same_thread=False
         )
+        db.text_factory = _decoded
         try:
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA cache_size = -4000")
@@ -296,6 +302,7 @@ class Index:
             db = sqlite3.connect(self.path, timeout=BUSY_SEC, isolation_level=None)
         except sqlite3.Error:
             return []
+        db.text_factory = _decoded
         rows: list[Row] = []
         try:
             for row in db.execute(

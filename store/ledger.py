@@ -32,8 +32,10 @@ class Ledger:
             transaction.tally(tallies)
 
     def read(self) -> dict[str, dict[str, int | float]]:
-        """Return every counter by scope and name. Raises StoreError."""
+        """Return every counter by scope and name; none that isn't a number. Raises StoreError."""
         counters: dict[str, dict[str, int | float]] = {}
-        for scope, name, value in self._select("SELECT scope, name, value FROM ledger"):
+        for scope, name, value in self._select(
+            "SELECT scope, name, value FROM ledger WHERE typeof(value) IN ('integer', 'real')"
+        ):
             counters.setdefault(scope, {})[name] = value
         return counters

@@ -7,7 +7,11 @@ every answer they have read to its end; the book is compared with what the next 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -16,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 from support import anthropic_wire as wire
-from support.proxy import Proxy, anthropic_headers
+from support.proxy import Proxy, anthropic_headers, clean_environment
 from support.raw import request_bytes
 from support.replies import Gate, Reply, json_reply, sse_reply
 from support.upstream import Request, Upstream, wait_until
@@ -187,3 +191,43 @@ def test_a_clean_stop_counts_every_hit(upstream: Upstream, proxy: Any) -> None:
     one.stop()
     again: Proxy = proxy()
     assert (again.stats()["hits"], again.stats()["misses"]) == (29, 1)
+
+
+@pytest.mark.parametrize(
+    ("scope", "value"),
+    [
+        ("no scope", 1),
+        ('["two", "parts"]', 1),
+        ('["anthropic", 7, "HIT"]', 1),
+        ('["anthropic", "m", ["HIT"]]', 1),
+        ("7", 1),
+        (b"\xff", 1),
+        ("no text", 1),
+        ('["anthropic", "m", "HIT"]', "many"),
+        ('["anthropic", "m", "HIT"]', b"\xff"),
+    ],
+)
+def test_a_ledger_row_that_is_none_of_ours_harms_no_figure_and_no_start(
+    upstream: Upstream, proxy: Any, scope: Any, value: Any
+) -> None:
+    """One altered byte in the index must not keep the proxy from starting ever after."""
+    upstream.default = answer_for
+    one: Proxy = proxy()
+    one.ask(wire.request())
+    one.stop()
+    db = sqlite3.connect(one.home / "store" / "index.sqlite", isolation_level=None)
+    db.execute("INSERT INTO ledger VALUES(?, 'calls', ?)", (scope, value))
+    db.execute("UPDATE ledger SET scope = CAST(x'ff' AS TEXT) WHERE scope = 'no text'")
+    db.close()
+    down = subprocess.run(
+        [sys.executable, "-m", "llm_cache", "stats", "--json"],
+        env=clean_environment(one.home),
+        capture_output=True,
+        check=True,
+    )
+    again: Proxy = proxy()
+    assert again.ask(wire.request()).header("x-cache") == "HIT"
+    assert again.get("/metrics").status_code == 200
+    for figures, hits in ((json.loads(down.stdout), 0), (again.stats(), 1)):
+        assert (figures["misses"], figures["hits"]) == (1, hits)
+        assert figures["by_provider"][0]["misses"] == 1
