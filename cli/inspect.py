@@ -65,12 +65,14 @@ def key(
 
 def price(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    provider: Annotated[str, typer.Option(help="Whose model it is.")] = "anthropic",
+    provider: Annotated[
+        str | None, typer.Option(help="Who serves it; its maker, or the only one who does.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Print what a model costs, in US dollars.
 
-    Exit code 1: its price isn't known.
+    Exit code 1: its price isn't known, or several who serve it ask different prices.
 
     Example: llm-cache price claude-haiku-4-5
     """
@@ -86,10 +88,21 @@ def price(
         "cache_read": Usage(cache_read_tokens=1),
         "cache_write": Usage(cache_write_tokens=1),
     }
-    costs = {name: prices.cost(provider, model, usage) for name, usage in one.items()}
+
+    def asked_by(whom: str | None) -> dict[str, float | None]:
+        return {name: prices.cost(whom, model, usage) for name, usage in one.items()}
+
+    costs = asked_by(provider)
+    rivals: list[str] = []
+    if provider is None and costs["input"] is None:
+        rivals = [name for name in _names() if prices.cost(name, model, one["input"]) is not None]
+        if rivals and all(asked_by(name) == asked_by(rivals[0]) for name in rivals):
+            provider, costs, rivals = rivals[0], asked_by(rivals[0]), []
     known = costs["input"] is not None
     if json:
         say_json({"model": model, "provider": provider, "usd_per_token": costs if known else None})
+    elif rivals:
+        say(f"{model}: --provider must say whose: {', '.join(rivals)}")
     elif not known:
         say(f"{model}: unknown; {settings.prices_file} can say what it costs")
     else:
@@ -98,6 +111,12 @@ def price(
                 per_token = f"{cost:.12f}".rstrip("0").rstrip(".")
                 say(f"{name:<12} ${per_token} per token   ${cost * 1e6:,.4g} per million")
     return 0 if known else 1
+
+
+def _names() -> list[str]:
+    from llm_cache.wire.registry import PROVIDERS
+
+    return [provider.name for provider in PROVIDERS]
 
 
 def usage(

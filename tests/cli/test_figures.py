@@ -227,6 +227,34 @@ def test_price_obeys_prices_json(cli: Cli) -> None:
     assert cli.json("price", "mine-8b")["usd_per_token"]["input"] == 0.5e-6
 
 
+@pytest.mark.parametrize(
+    ("model", "whose", "dollars"),
+    [
+        ("gpt-4o", None, 2.5e-6),
+        ("gemini-2.5-flash", None, 0.3e-6),
+        ("us.amazon.nova-micro-v1:0", "bedrock", 0.035e-6),
+        ("openai.gpt-oss-120b", "bedrock", 0.15e-6),
+        ("zai-glm-4.7", "cerebras", 2.25e-6),
+    ],
+)
+def test_price_of_whoevers_model_without_saying_whose(
+    cli: Cli, model: str, whose: str | None, dollars: float
+) -> None:
+    said = cli.json("price", model)
+    assert said["provider"] == whose
+    assert said["usd_per_token"]["input"] == pytest.approx(dollars)
+
+
+def test_price_of_a_model_that_several_serve_is_asked_back(cli: Cli) -> None:
+    model = "openai/gpt-oss-120b"
+    result = cli("price", model)
+    assert result.returncode == 1
+    assert "--provider" in result.stdout
+    assert "groq" in result.stdout
+    assert cli.json("price", model)["usd_per_token"] is None
+    assert cli.json("price", model, "--provider", "groq")["usd_per_token"]["input"] > 0
+
+
 def test_an_unknown_price_is_unknown_and_exit_1(cli: Cli) -> None:
     result = cli("price", "no-such-model")
     assert result.returncode == 1
