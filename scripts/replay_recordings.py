@@ -59,7 +59,7 @@ _PROVIDERS = (
     ("huggingface.co", "huggingface"),
     ("ollama.com", "ollama"),
     ("pydantic-ai-realtime-dev.openai.azure.com", "azure"),
-    ("api.inference.crusoecloud.com", "compatible"),
+    ("api.inference.crusoecloud.com", "crusoe"),
     ("myorg-myaccount.snowflakecomputing.com", "compatible"),
     ("generativelanguage.googleapis.com", "gemini"),
     ("aiplatform.googleapis.com", "vertex"),

@@ -264,7 +264,7 @@ class Landing:
             # can name any.
             call = replace(call, model=named if call.usage else None, asked_model=named)
         if call.usage is not None and call.model is not None:
-            cost = self._prices.cost(call.provider, call.model, call.usage, endpoint.price_id)
+            cost = self._prices.cost(call.provider, call.model, call.usage, endpoint.price_ids)
             if cost is not None:
                 call = replace(call, nano_usd=round(cost * NANO))
         try:

@@ -167,6 +167,8 @@ def token_usage(usage: object) -> Usage | None:
         return None
     asked = count(usage, "prompt_tokens") or count(usage, "input_tokens")
     answered = count(usage, "completion_tokens") or count(usage, "output_tokens")
+    if not asked and not answered:
+        asked = count(usage, "total_tokens")  # all that Voyage counts: an embedding has no output
     told = member(usage, "completion_tokens_details") or member(usage, "output_tokens_details")
     reasoning = count(told, "reasoning_tokens")
     if reasoning and count(usage, "total_tokens") == asked + answered + reasoning:

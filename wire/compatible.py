@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 from llm_cache.wire.openai import OpenAI
@@ -49,14 +50,25 @@ class Compatible(OpenAI):
 
 class HuggingFace(Compatible):
     """https://router.huggingface.co: a partner in front of the path (`/nebius/v1/...`) serves it
-    and sets its price. Without one the router chooses, and the price isn't known."""
+    and sets its price, to which nothing is added; so a model that Hugging Face's list lacks costs
+    what the partner's own list says. Without a partner the router chooses, and the price isn't
+    known. Source: https://huggingface.co/docs/inference-providers/pricing."""
+
+    _partners = MappingProxyType(
+        {name: name for name in ("cerebras", "cohere", "groq", "novita", "ovhcloud", "together")}
+        | {"fireworks-ai": "fireworks"}
+    )
+    """Those the price data has a list of their own for."""
 
     def endpoint(self, method: str, path: str) -> Endpoint | None:
         partner = path.split("/")[1]
         endpoint = super().endpoint(method, path)
         if endpoint is None or partner == "v1":
             return endpoint
-        return replace(endpoint, price_id=f"huggingface_{partner}")
+        own = self._partners.get(partner)
+        return replace(
+            endpoint, price_ids=(f"huggingface_{partner}", *([own] if own is not None else []))
+        )
 
 
 class Mistral(Compatible):
@@ -80,6 +92,8 @@ HOSTS: Final = (
     Compatible("perplexity", "https://api.perplexity.ai"),
     Compatible("moonshot", "https://api.moonshot.ai", ("moonshotai",)),
     Compatible("zai", "https://api.z.ai"),
+    Compatible("crusoe", "https://api.inference.crusoecloud.com"),
+    Compatible("voyage", "https://api.voyageai.com", ("voyageai",)),
     Compatible("vllm", "http://127.0.0.1:8000"),
     Compatible("llamacpp", "http://127.0.0.1:8080"),
     Compatible("lmstudio", "http://127.0.0.1:1234"),

@@ -213,7 +213,7 @@ def _embeddings_answer(doc: Json) -> Answer:
 
 
 def _results_answer(doc: Json) -> Answer:
-    results = objects(doc.get("results"))
+    results = objects(doc.get("results")) or objects(doc.get("data"))  # the second: Voyage's rerank
     if not results:
         return Answer(complete=False, reason=told_error(doc) or "no results")
     flagged = sum(1 for result in results if result.get("flagged") is True)

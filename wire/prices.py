@@ -1,7 +1,8 @@
 """What tokens cost, in US dollars.
 
 First what `prices.json` says, then the `genai-prices` data that is installed (no network, no
-updates). A model that neither knows has no price: None, never 0 and never a guess.
+updates), then the few of `wire.published_prices`. A model that none of them knows has no price:
+None, never 0 and never a guess.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llm_cache.errors import SettingsError
 from llm_cache.wire import strict_json
 from llm_cache.wire.provider import Usage
+from llm_cache.wire.published_prices import PUBLISHED
 from llm_cache.wire.registry import by_name
 
 if TYPE_CHECKING:
@@ -67,11 +69,12 @@ class Prices:
         return Prices({name.lower(): _rates(name, value, source) for name, value in doc.items()})
 
     def cost(
-        self, provider: str, model: str, usage: Usage, price_id: str | None = None
+        self, provider: str | None, model: str, usage: Usage, price_ids: tuple[str, ...] = ()
     ) -> float | None:
         """What `usage` cost in US dollars, or None when the model's price isn't known.
 
-        `price_id` is the endpoint's: who served the request, when that isn't the provider itself.
+        `provider` None: of whoever made the model. `price_ids` are the endpoint's: who served the
+        request, when that isn't the provider itself.
         """
         read, written = usage.cache_read_tokens, usage.cache_write_tokens
         cached = read + written
@@ -79,14 +82,18 @@ class Prices:
             whole, fresh = max(usage.input_tokens, cached), max(usage.input_tokens - cached, 0)
         else:
             whole, fresh = usage.input_tokens + cached, usage.input_tokens
-        if (rates := self._override(model)) is not None:
+        found = None
+        if (rates := self._override(model)) is None:
+            found = _known_model(provider, model, price_ids)
+            rates = _published(provider, model, price_ids) if found is None else None
+        if rates is not None:
             return (
                 fresh * rates.input
                 + usage.output_tokens * rates.output
                 + read * rates.cache_read
                 + written * rates.cache_write
             )
-        if (found := _known_model(provider, model, price_id)) is None:
+        if found is None:
             return None
         from genai_prices import Usage as GenaiUsage
 
@@ -108,7 +115,8 @@ class Prices:
         if (rates := self._override(model)) is not None:
             return rates.input, rates.output
         if (found := _known_model(provider, model)) is None:
-            return None
+            rates = _published(provider, model)
+            return None if rates is None else (rates.input, rates.output)
         prices = _prices_now(found[1])
         return _base(prices.input_mtok) / 1e6, _base(prices.output_mtok) / 1e6
 
@@ -149,14 +157,26 @@ def _rates(name: str, value: Any, source: str) -> Rates:
 
 @lru_cache(maxsize=1024)
 def _known_model(
-    provider: str | None, model: str, price_id: str | None = None
+    provider: str | None, model: str, price_ids: tuple[str, ...] = ()
 ) -> tuple[genai.Provider, genai.ModelInfo] | None:
     """The provider and model of the price data, or None when it has no price for them."""
-    known = None if provider is None else by_name(provider)
-    ids = (provider,) if known is None else known.price_ids or (known.name,)
-    if price_id is not None:
-        ids = (price_id,)
+    ids = price_ids or _price_ids(provider)
     return next((found for id in ids if (found := _genai_model(id, model)) is not None), None)
+
+
+def _published(provider: str | None, model: str, price_ids: tuple[str, ...] = ()) -> Rates | None:
+    """What the host itself publishes, where the price data has nothing."""
+    for id in price_ids or _price_ids(provider):
+        told = PUBLISHED.get(id or "", {}).get(model.lower())
+        if told is not None:
+            fresh, answered, cached = (dollars / 1e6 for dollars in told)
+            return Rates(input=fresh, output=answered, cache_read=cached, cache_write=fresh)
+    return None
+
+
+def _price_ids(provider: str | None) -> tuple[str | None, ...]:
+    known = None if provider is None else by_name(provider)
+    return (provider,) if known is None else known.price_ids or (known.name,)
 
 
 def _genai_model(provider: str | None, model: str) -> tuple[genai.Provider, genai.ModelInfo] | None:

@@ -69,12 +69,12 @@ class Watcher(Protocol):
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One cacheable operation of a provider's API, e.g. `messages`. `model` is what the path says,
-    where the API names its model there (Gemini, Bedrock). `price_id` is the price data's name of
-    who serves this path, where a provider passes requests on; it makes no other operation."""
+    where the API names its model there (Gemini, Bedrock). `price_ids` are the price data's names of
+    who serves this path, where a provider passes requests on; they make no other operation."""
 
     name: str
     model: str | None = None
-    price_id: str | None = field(default=None, compare=False)
+    price_ids: tuple[str, ...] = field(default=(), compare=False)
 
 
 class Provider(ABC):

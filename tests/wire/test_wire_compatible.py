@@ -37,6 +37,7 @@ def named(name: str) -> Provider:
         ("perplexity", "api.perplexity.ai", "/chat/completions"),
         ("moonshot", "api.moonshot.ai", "/v1/chat/completions"),
         ("zai", "api.z.ai", "/api/paas/v4/chat/completions"),
+        ("crusoe", "api.inference.crusoecloud.com", "/v1/chat/completions"),
         ("mantle", "bedrock-mantle.us-east-1.api.aws", "/openai/v1/chat/completions"),
         ("vllm", "127.0.0.1", "/v1/chat/completions"),
         ("llamacpp", "127.0.0.1", "/v1/chat/completions"),
@@ -99,6 +100,13 @@ def test_mistrals_errors_are_flat_and_the_others_like_openais() -> None:
         ("zai", "glm-4.7"),
         ("cohere", "command-r7b-12-2024"),
         ("mantle", "openai.gpt-5.6-luna"),
+        ("mantle", "openai.gpt-oss-120b"),
+        ("mantle", "openai.gpt-oss-safeguard-20b"),
+        ("bedrock", "cohere.embed-english-v3"),
+        ("bedrock", "cohere.embed-v4:0"),
+        ("bedrock", "amazon.nova-2-multimodal-embeddings-v1:0"),
+        ("crusoe", "meta-llama/Llama-3.3-70B-Instruct"),
+        ("voyage", "voyage-3.5"),
         ("compatible", "claude-sonnet-4-5"),
     ],
 )
@@ -122,7 +130,7 @@ def test_a_partners_price_is_the_partners() -> None:
     def cost(path: str) -> float | None:
         endpoint = provider.endpoint("POST", path)
         assert endpoint == CHAT  # where it goes makes no other operation
-        return PRICES.cost("huggingface", "Qwen/Qwen2.5-VL-72B-Instruct", used, endpoint.price_id)
+        return PRICES.cost("huggingface", "Qwen/Qwen2.5-VL-72B-Instruct", used, endpoint.price_ids)
 
     nebius, hyperbolic = (
         cost("/nebius/v1/chat/completions"),
@@ -137,8 +145,41 @@ def test_a_partners_price_is_the_partners() -> None:
     assert provider.endpoint("POST", "/v1/embeddings") == EMBEDDINGS
 
 
+def test_what_hugging_face_has_no_price_for_costs_what_the_partner_says() -> None:
+    scout = "meta-llama/Llama-4-Scout-17B-16E-Instruct"
+    used = Usage(1000, 1000, input_includes_cache=True)
+
+    def cost(path: str) -> float | None:
+        endpoint = named("huggingface").endpoint("POST", path)
+        assert endpoint is not None
+        return PRICES.cost("huggingface", scout, used, endpoint.price_ids)
+
+    assert cost("/together/v1/chat/completions") == PRICES.cost("together", scout, used)
+    assert cost("/together/v1/chat/completions") is not None
+    assert cost("/openai/v1/chat/completions") is None  # no partner: whose name it is doesn't count
+
+
 def test_a_host_that_was_never_named_can_be_added_by_a_line() -> None:
     host = Compatible("acme", "https://llm.acme.example", ("openai",))
     assert host.endpoint("POST", "/any/base/v9/chat/completions") == CHAT
     assert host.key_setting == "ACME_API_KEY_REAL"
     assert host.is_key_header(b"acme-model-version")
+
+
+def test_voyages_embeddings_and_reranks_are_whole_and_counted() -> None:
+    provider = named("voyage")
+    bodies = {
+        "/v1/embeddings": b'{"data":[{"object":"embedding","embedding":[0.1],"index":0}],'
+        b'"model":"voyage-3.5","usage":{"total_tokens":7}}',
+        "/v1/rerank": b'{"object":"list","data":[{"relevance_score":0.9,"index":0}],'
+        b'"model":"rerank-2.5","usage":{"total_tokens":7}}',
+    }
+    for path, body in bodies.items():
+        endpoint = provider.endpoint("POST", path)
+        assert endpoint is not None
+        watcher = provider.watch(endpoint, 200, "application/json")
+        watcher.feed(body)
+        answer = watcher.close()
+        assert answer.complete, (path, answer.reason)
+        assert answer.usage == Usage(7, 0, input_includes_cache=True)
+        assert answer.model is not None

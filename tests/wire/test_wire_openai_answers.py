@@ -395,6 +395,7 @@ def test_a_status_or_content_type_that_is_no_answer_is_refused() -> None:
     ("told", "usage"),
     [
         ({"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}, Usage(9, 3)),
+        ({"total_tokens": 10}, Usage(10, 0)),  # Voyage's embeddings
         ({"input_tokens": 9, "output_tokens": 3}, Usage(9, 3)),
         (wire.usage(20, 30, 15, 25), Usage(20, 30, 15)),
         (

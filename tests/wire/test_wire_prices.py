@@ -10,6 +10,7 @@ import pytest
 from llm_cache.errors import SettingsError
 from llm_cache.wire.prices import Prices
 from llm_cache.wire.provider import Usage
+from llm_cache.wire.published_prices import PUBLISHED
 
 PRICES = Prices.load(None, "prices.json")
 MODEL = "claude-sonnet-4-5-20250929"  # $3 in, $15 out, $0.30 read, $3.75 write, $6 one-hour write
@@ -123,3 +124,32 @@ def test_the_price_data_and_the_pattern_engine_load_when_first_needed() -> None:
         "assert 'genai_prices' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_published_prices_are_found_under_the_names_they_stand_by() -> None:
+    for models in PUBLISHED.values():
+        for model, (fresh, answered, cached) in models.items():
+            assert model == model.lower()
+            assert 0 < cached <= fresh
+            assert answered >= 0
+
+
+def test_a_published_price_is_its_hosts_alone_and_prices_json_comes_first() -> None:
+    model = "meta-llama/Llama-3.3-70B-Instruct"
+    used = Usage(1_000_000, 1_000_000, 200_000, input_includes_cache=True)
+    assert PRICES.cost("crusoe", model, used) == pytest.approx(0.25 + 0.75)
+    assert PRICES.per_token(model, "crusoe") == pytest.approx((0.25e-6, 0.75e-6))
+    assert PRICES.cost("compatible", model, used) is None
+    assert PRICES.cost("mantle", model, used) is None
+    mine = Prices.load('{"llama-3.3": [1e-6, 2e-6]}', "prices.json")
+    assert mine.cost("crusoe", model, used) == pytest.approx(1 + 2)
+    flash = Usage(1_000_000, 0, 1_000_000, input_includes_cache=True)
+    assert PRICES.cost("crusoe", "zai/GLM-5.3-Flash", flash) == pytest.approx(0.03)
+
+
+def test_a_model_that_bedrock_names_with_a_version_costs_the_same_without_it() -> None:
+    used = Usage(1000, 1000)
+    for size in ("20b", "120b"):
+        assert PRICES.cost("mantle", f"openai.gpt-oss-{size}", used) == pytest.approx(
+            PRICES.cost("bedrock", f"openai.gpt-oss-{size}-1:0", used)
+        )
