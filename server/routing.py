@@ -37,6 +37,8 @@ NORMALIZE_BUDGET_SEC = 0.25
 """Longest time spent on making a request's normalized and suffix keys."""
 
 _REMEMBERED = 1024
+_MOST_BASES = 8
+"""How many segments of a gateway's own are looked behind."""
 
 
 class _KeyHeaders(dict[bytes, bool]):
@@ -120,12 +122,12 @@ class Router:
     def route(self, method: str, target: bytes, fields: Mapping[bytes, bytes]) -> Route | None:
         """The route of a request whose path is in order; None: no known API has this path."""
         path = target.partition(b"?")[0].decode("ascii")
-        provider, prefix, named = self._provider(method, path, fields)
+        provider, prefix, named, base = self._provider(method, path, fields)
         if provider is None:
             return None
         bare = path[prefix:]
         # Compared as sent: an encoded spelling of a cacheable path passes through uncached.
-        endpoint = provider.endpoint(method, bare)
+        endpoint = provider.endpoint(method, bare[base:])
         upstream = self._upstream(provider, bare, named)
         route = Route(
             provider,
@@ -167,27 +169,31 @@ class Router:
 
     def _provider(
         self, method: str, path: str, fields: Mapping[bytes, bytes]
-    ) -> tuple[Provider | None, int, NamedUpstream | None]:
-        """Whose request it is, how long its prefix is, and the named upstream it goes to."""
+    ) -> tuple[Provider | None, int, NamedUpstream | None, int]:
+        """Whose request it is, how long its prefix is, the named upstream it goes to, and how much
+        of the path there is a gateway's own."""
         upstreams = self._settings.named_upstreams
         for provider in PROVIDERS:
             if path.startswith(provider.own_paths):
-                return provider, 0, upstreams.get(provider.name)
+                return provider, 0, upstreams.get(provider.name), 0
         name = path[1:].partition("/")[0]
         rest = path[len(name) + 1 :]
         if rest.startswith("/") and not rest.startswith("//"):
             if (named := upstreams.get(name)) is not None:
                 known = by_name(named.provider or name)
-                return known or _speaker(method, rest, fields), len(name) + 1, named
+                speaker, base = (known, 0) if known else _speaker(method, rest, fields)
+                return speaker, len(name) + 1, named, base
             if (known := by_name(name)) is not None:
-                return known, len(name) + 1, None
+                return known, len(name) + 1, None, 0
         claimed = _claimant(method, path, fields)
         if claimed is not None:
             # A named upstream with a provider's name stands in its place.
-            return claimed, 0, upstreams.get(claimed.name)
+            return claimed, 0, upstreams.get(claimed.name), 0
         if self._settings.upstream is not None:
-            return DEFAULT, 0, None
-        return None, 0, None
+            speaker, base = _speaker(method, path, fields)
+            asks = speaker.endpoint(method, path[base:]) is not None
+            return (speaker, 0, None, base) if asks else (DEFAULT, 0, None, 0)
+        return None, 0, None, 0
 
 
 def _claimant(method: str, path: str, fields: Mapping[bytes, bytes]) -> Provider | None:
@@ -195,11 +201,21 @@ def _claimant(method: str, path: str, fields: Mapping[bytes, bytes]) -> Provider
     return next((one for one in PROVIDERS if one.claims(method, decoded, fields)), None)
 
 
-def _speaker(method: str, path: str, fields: Mapping[bytes, bytes]) -> Provider:
-    """Who reads the bytes of an upstream that names no provider: told by the path. What looks like
-    OpenAI's is anybody's who speaks it, at anybody's price."""
+def _speaker(method: str, path: str, fields: Mapping[bytes, bytes]) -> tuple[Provider, int]:
+    """Who reads the bytes of an upstream that names no provider, and how much of the path comes
+    before that provider's own: told by the path. What looks like OpenAI's is anybody's who speaks
+    it, at anybody's price. A gateway may have a path of its own before an API's
+    (`/proxy/gemini/v1beta/...`)."""
     claimed = _claimant(method, path, fields)
-    return ANY_COMPATIBLE if claimed is None or claimed.name == "openai" else claimed
+    speaker = ANY_COMPATIBLE if claimed is None or claimed.name == "openai" else claimed
+    if speaker.endpoint(method, path) is None:
+        if ANY_COMPATIBLE.endpoint(method, path) is not None:
+            return ANY_COMPATIBLE, 0
+        for base in [at for at, char in enumerate(path) if char == "/"][1:_MOST_BASES]:
+            behind = _claimant(method, path[base:], fields)
+            if behind is not None and behind.endpoint(method, path[base:]) is not None:
+                return behind, base
+    return speaker, 0
 
 
 def _check_names(settings: Settings) -> None:

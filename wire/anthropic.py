@@ -35,7 +35,7 @@ from llm_cache.wire.turns import last_turns
 MESSAGES: Final = Endpoint("messages")
 COUNT_TOKENS: Final = Endpoint("count_tokens")
 
-_ENDPOINTS: Final = {"/v1/messages": MESSAGES, "/v1/messages/count_tokens": COUNT_TOKENS}
+_OPERATION: Final = re.compile(r"(?:/(?!\.{1,2}/)[^/]+)*/v1/messages(/count_tokens)?")
 
 _OWN_PATHS: Final = ("/v1/messages", "/v1/complete", "/v1/organizations", "/v1/skills")
 _OWN_PATHS_OF_CLAUDE_CODE: Final = (
@@ -73,7 +73,9 @@ class Anthropic(Provider):
         return _is_under(path, _SHARED_PATHS) and b"x-api-key" in headers
 
     def endpoint(self, method: str, path: str) -> Endpoint | None:
-        return _ENDPOINTS.get(path) if method == "POST" else None
+        """Behind any base path: other hosts serve this API under `/anthropic` and the like."""
+        match = _OPERATION.fullmatch(path) if method == "POST" else None
+        return None if match is None else COUNT_TOKENS if match[1] else MESSAGES
 
     def is_key_header(self, name: bytes) -> bool:
         return (

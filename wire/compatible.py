@@ -3,7 +3,7 @@
 What differs from OpenAI is a line in the table below. The base URL is the host alone: a client
 keeps the path it would use there (`https://api.groq.com/openai/v1` becomes
 `http://127.0.0.1:4000/groq/openai/v1`). None of them claims a path without its name: `/v1/...`
-is OpenAI's.
+is OpenAI's. Several of them serve Anthropic's Messages API too, whose bodies are read as such.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from llm_cache.wire.openai import OpenAI
+from llm_cache.wire.openai import OpenAIHost
 from llm_cache.wire.provider import Endpoint, Json
 
 ANYONES_PRICE: Final = (None,)
 
 
-class Compatible(OpenAI):
+class Compatible(OpenAIHost):
     """One such host. `price_ids` are the names of its price list, `(None,)` the prices of whoever
     made the model, for a gateway that passes them on."""
-
-    credential_headers = frozenset({b"authorization", b"api-key", b"x-api-key"})
 
     def __init__(self, name: str, base_url: str, price_ids: tuple[str | None, ...] = ()) -> None:
         self.name = name

@@ -18,7 +18,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from llm_cache.wire import openai_forms
+from llm_cache.wire import anthropic, openai_forms
 from llm_cache.wire.answers import (
     JsonWatcher,
     Refused,
@@ -30,6 +30,7 @@ from llm_cache.wire.answers import (
 )
 from llm_cache.wire.chat import is_repeatable, keep_last_messages, map_messages, map_texts
 from llm_cache.wire.choices import ChoicesWatcher, choices_answer, token_usage, told_error
+from llm_cache.wire.guests import Guest, Host
 from llm_cache.wire.provider import Answer, Endpoint, Json, Provider, Watcher
 from llm_cache.wire.responses import (
     ResponseWatcher,
@@ -62,6 +63,7 @@ _ROOTS: Final = (
     *("vector_stores", "videos"),
 )
 _VOLATILE: Final = ("user", "safety_identifier", "prompt_cache_key")
+_ANTHROPIC: Final = anthropic.Anthropic()
 _VOLATILE_HEADERS: Final = frozenset({b"openai-safety-identifier"})
 
 
@@ -157,7 +159,48 @@ class OpenAI(Provider):
         return json.dumps({"error": error}, separators=(",", ":")).encode()
 
 
-class Azure(OpenAI):
+class OpenAIHost(Host, OpenAI):
+    """A host of OpenAI's API, which may serve Anthropic's Messages API beside it, under a path that
+    ends as there: `/v1/messages`, `/api/anthropic/v1/messages`."""
+
+    credential_headers = frozenset({b"authorization", b"api-key", b"x-api-key"})
+    guests: Mapping[str, Guest] = {
+        endpoint.name: Guest(_ANTHROPIC, endpoint)
+        for endpoint in (anthropic.MESSAGES, anthropic.COUNT_TOKENS)
+    }
+
+    def endpoint(self, method: str, path: str) -> Endpoint | None:
+        return OpenAI.endpoint(self, method, path) or _ANTHROPIC.endpoint(method, path)
+
+    def is_key_header(self, name: bytes) -> bool:
+        return OpenAI.is_key_header(self, name) or _ANTHROPIC.is_key_header(name)
+
+    def strip_volatile(self, endpoint: Endpoint, doc: Json) -> None:
+        if endpoint.name in self.guests:
+            super().strip_volatile(endpoint, doc)
+        else:
+            OpenAI.strip_volatile(self, endpoint, doc)
+
+    def own_watch(self, endpoint: Endpoint, status: int, content_type: str) -> Watcher:
+        return OpenAI.watch(self, endpoint, status, content_type)
+
+    def own_map_texts(
+        self,
+        endpoint: Endpoint,
+        doc: Json,
+        system: Callable[[str], str],
+        message: Callable[[str], str],
+    ) -> None:
+        OpenAI.map_texts(self, endpoint, doc, system, message)
+
+    def own_keep_last(self, endpoint: Endpoint, doc: Json, turns: int) -> bool:
+        return OpenAI.keep_last(self, endpoint, doc, turns)
+
+    def own_is_deterministic(self, endpoint: Endpoint, doc: Json) -> bool:
+        return OpenAI.is_deterministic(self, endpoint, doc)
+
+
+class Azure(OpenAIHost):
     """Azure OpenAI. Every resource has a host of its own, so `CACHE_UPSTREAM_AZURE` must name it;
     the version of the API is in the query, and so in the key."""
 

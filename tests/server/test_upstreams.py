@@ -17,6 +17,8 @@ from support.upstream import Request, Upstream
 
 BEARER = [("content-type", "application/json"), ("authorization", "Bearer sk-client")]
 
+RESPONSE = gpt.dump(gpt.response_document("hi"))
+
 
 def answering(name: str) -> Any:
     """Answers both APIs, with its name in the text."""
@@ -86,6 +88,54 @@ def test_without_a_provider_the_paths_tell_and_else_it_is_openais_form(
     assert label(post(one, "/llama/tokenize", b"{}")) == (200, "PASS")
     rows = {(row["provider"], row["calls"]) for row in one.stats()["by_model"]}
     assert rows == {("anthropic", 1), ("compatible", 1)}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "provider", "answer"),
+    [
+        ("/proxy/openai/responses", gpt.dump({"input": "hi"}), "compatible", RESPONSE),
+        ("/proxy/chat/completions", gpt.request(), "compatible", gpt.chat("hi")),
+        ("/proxy/anthropic/v1/messages", claude.request(), "compatible", claude.message("hi")),
+        (
+            "/proxy/gemini/v1beta/models/gemini-2.5-flash:generateContent",
+            b'{"contents":[{"parts":[{"text":"hi"}]}]}',
+            "gemini",
+            b'{"candidates":[{"content":{"parts":[{"text":"hi"}]},"finishReason":"STOP"}]}',
+        ),
+        (
+            "/a/b/vertex/v1/projects/p/locations/global/publishers/google/models/g:generateContent",
+            b'{"contents":[{"parts":[{"text":"hi"}]}]}',
+            "vertex",
+            b'{"candidates":[{"content":{"parts":[{"text":"hi"}]},"finishReason":"STOP"}]}',
+        ),
+        (
+            "/proxy/bedrock/model/us.amazon.nova-micro-v1%3A0/converse",
+            b'{"messages":[{"role":"user","content":[{"text":"hi"}]}]}',
+            "bedrock",
+            b'{"output":{"message":{"content":[{"text":"hi"}]}},"stopReason":"end_turn"}',
+        ),
+    ],
+)
+@pytest.mark.parametrize("everything", [False, True])
+def test_an_api_behind_a_gateways_own_path_is_cached(
+    upstream: Upstream,
+    proxy: Any,
+    path: str,
+    body: bytes,
+    provider: str,
+    answer: bytes,
+    everything: bool,
+) -> None:
+    upstream.default = json_reply(answer)
+    setting = {"CACHE_UPSTREAM": upstream.url}
+    one: Proxy = proxy(**(setting if everything else {"CACHE_UPSTREAMS": f"gw={upstream.url}"}))
+    asked = path if everything else f"/gw{path}"
+    first, second = post(one, asked, body), post(one, asked, body)
+    assert (label(first), label(second)) == ((200, "MISS"), (200, "HIT"))
+    assert first.body == second.body == answer
+    assert [call.request.target for call in upstream.calls] == [path]
+    assert {row["provider"] for row in one.stats()["by_model"]} <= {provider}
+    assert label(post(one, asked + "/more", body)) == (200, "PASS")
 
 
 def test_a_named_upstreams_own_key_goes_there_and_nowhere_else(

@@ -6,7 +6,9 @@ import json
 from urllib.parse import urlsplit
 
 import pytest
+from support import anthropic_wire as claude
 
+from llm_cache.wire.anthropic import COUNT_TOKENS, MESSAGES
 from llm_cache.wire.compatible import HOSTS, Compatible
 from llm_cache.wire.openai import CHAT, EMBEDDINGS
 from llm_cache.wire.prices import Prices
@@ -183,3 +185,57 @@ def test_voyages_embeddings_and_reranks_are_whole_and_counted() -> None:
         assert answer.complete, (path, answer.reason)
         assert answer.usage == Usage(7, 0, input_includes_cache=True)
         assert answer.model is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("openrouter", "/api/v1/messages"),
+        ("deepseek", "/anthropic/v1/messages"),
+        ("zai", "/api/anthropic/v1/messages"),
+        ("moonshot", "/anthropic/v1/messages"),
+        ("azure", "/anthropic/v1/messages"),
+        ("ollama", "/v1/messages"),
+        ("llamacpp", "/v1/messages"),
+        ("vllm", "/v1/messages"),
+        ("lmstudio", "/v1/messages"),
+        ("compatible", "/api/v2/cortex/v1/messages"),
+    ],
+)
+def test_anthropics_api_at_another_host_is_read_as_anthropics_own(name: str, path: str) -> None:
+    provider = named(name)
+    endpoint = provider.endpoint("POST", path)
+    assert endpoint == MESSAGES
+    assert provider.endpoint("POST", f"{path}/count_tokens") == COUNT_TOKENS
+    assert provider.endpoint("POST", f"{path}/batches") is None
+    assert provider.endpoint("POST", f"/x/..{path}") is None
+    assert provider.endpoint("POST", f"/{path}") is None
+    assert provider.endpoint("GET", path) is None
+    assert provider.is_key_header(b"anthropic-version")
+    assert b"x-api-key" in provider.credential_headers
+    body = b"".join(claude.stream("Good day"))
+    whole = provider.watch(MESSAGES, 200, "text/event-stream")
+    whole.feed(body)
+    answer = whole.close()
+    assert answer.complete
+    assert answer.snippet == "Good day"
+    assert answer.usage is not None
+    cut = provider.watch(MESSAGES, 200, "text/event-stream")
+    cut.feed(body[: body.index(b"event: message_stop")])
+    assert cut.close().reason == "no message_stop"
+    doc = {
+        "model": "m",
+        "system": "x-anthropic-billing-header: cc_version=1; cch=2;\nBe kind.",
+        "metadata": {"user_id": "u"},
+        "user": "kept: not a field of this API",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+    }
+    provider.strip_volatile(MESSAGES, doc)
+    assert doc["system"] == "Be kind."
+    assert "metadata" not in doc
+    assert "user" in doc
+    provider.map_texts(MESSAGES, doc, str.upper, str.upper)
+    assert doc["system"] == "BE KIND."
+    assert doc["messages"] == [{"role": "user", "content": [{"type": "text", "text": "HI"}]}]
+    assert provider.request_model(MESSAGES, path, doc) == "m"
+    assert provider.strip_form(MESSAGES, {"stream": True}) is None
