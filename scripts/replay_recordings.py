@@ -3,8 +3,9 @@
     python scripts/replay_recordings.py FILE [--host api.anthropic.com ...] [--verbose]
 
 FILE has one JSON object a line, gzipped or not: `id`, `host`, `method`, `path`, `status`,
-`request_headers`, `response_headers`, `request_body_b64`, `response_body_b64`. Hosts of providers
-the proxy doesn't know are skipped, and named.
+`request_headers`, `response_headers`, `request_body_b64`, `response_body_b64`. An exchange goes to
+the route of the provider that its host belongs to; a host of nobody's gets a named upstream of its
+own, whose bytes are read as the path tells, and is named.
 
 What must hold for every exchange, each in a namespace of its own, as one recording may hold the
 same request with several answers:
@@ -34,6 +35,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -42,31 +44,24 @@ from support.raw import RawConnection, Response
 from support.replies import Framing, Reply
 from support.upstream import Request, Upstream
 
-from llm_cache.wire.provider import Answer, Provider
-from llm_cache.wire.registry import by_name
+from llm_cache.server.routing import speaker
+from llm_cache.wire.provider import Answer, Endpoint, Provider
+from llm_cache.wire.registry import PROVIDERS, by_name
 
 _PROVIDERS = (
-    ("api.anthropic.com", "anthropic"),
-    ("api.openai.com", "openai"),
-    ("openrouter.ai", "openrouter"),
-    ("api.mistral.ai", "mistral"),
-    ("api.groq.com", "groq"),
-    ("api.deepseek.com", "deepseek"),
-    ("api.cerebras.ai", "cerebras"),
-    ("api.cohere.com", "cohere"),
-    ("api.z.ai", "zai"),
-    ("router.huggingface.co", "huggingface"),
+    ("api.cohere.ai", "cohere"),
     ("huggingface.co", "huggingface"),
     ("ollama.com", "ollama"),
-    ("pydantic-ai-realtime-dev.openai.azure.com", "azure"),
-    ("api.inference.crusoecloud.com", "crusoe"),
-    ("myorg-myaccount.snowflakecomputing.com", "compatible"),
-    ("generativelanguage.googleapis.com", "gemini"),
-    ("aiplatform.googleapis.com", "vertex"),
+    ("localhost:11434", "ollama"),
+    ("127.0.0.1:11434", "ollama"),
+    ("aiplatform.", "vertex"),
     ("bedrock-runtime.", "bedrock"),
     ("bedrock-mantle.", "mantle"),
+    *((urlsplit(provider.base_url).netloc, provider.name) for provider in PROVIDERS),
 )
 """Beginnings of host names and the provider that answers there."""
+_ENDINGS = (("-aiplatform.googleapis.com", "vertex"), (".azure.com", "azure"))
+"""Where each customer or region has a host."""
 
 _OF_THE_MOMENT = {"connection", "date", "host", "keep-alive", "set-cookie", "transfer-encoding"}
 _OF_THE_MOMENT |= {"accept-encoding", "content-encoding", "content-length"}
@@ -110,10 +105,10 @@ def main() -> int:
     options = _options()
     recorded = list(_read(options.file))
     hosts = options.host or sorted({exchange.host for exchange in recorded})
-    routes = {host: provider for host in hosts if (provider := _provider(host)) is not None}
-    for host in hosts:
-        if host not in routes:
-            print(f"skipped, no provider for it yet: {host}")
+    routes = {host: _provider(host) or f"host-{number}" for number, host in enumerate(hosts)}
+    for host, name in routes.items():
+        if isinstance(name, str):
+            print(f"nobody's host, a named upstream of its own: {host}")
     chosen = [exchange for exchange in recorded if exchange.host in routes]
     if not chosen:
         print("no exchange to replay", file=sys.stderr)
@@ -125,8 +120,11 @@ def main() -> int:
         upstream = stack.enter_context(Upstream())
         settings = {
             f"CACHE_UPSTREAM_{name.upper()}": upstream.url
-            for name in sorted({provider.name for provider in routes.values()})
+            for name in sorted({way.name for way in routes.values() if isinstance(way, Provider)})
         }
+        settings["CACHE_UPSTREAMS"] = "; ".join(
+            f"{name}={upstream.url}" for name in routes.values() if isinstance(name, str)
+        )
         proxy = stack.enter_context(running_proxy(folder / "home", settings))
         feed = MonitorFeed(proxy.port)
         stack.callback(feed.close)
@@ -153,15 +151,22 @@ class Replay:
         self._proxy = proxy
         self._feed = feed
 
-    def twice(self, exchange: Recorded, provider: Provider) -> tuple[str, list[str]]:
-        """Send an exchange twice; its outcome in a few words, and what deviated."""
-        answer = _facts(exchange, provider)
+    def twice(self, exchange: Recorded, way: Provider | str) -> tuple[str, list[str]]:
+        """Send an exchange twice, to a provider's route or the named upstream `way`; its outcome
+        in a few words, and what deviated."""
+        path = exchange.path.partition("?")[0]
+        provider, base = way if isinstance(way, Provider) else None, 0
+        if provider is None:
+            fields = {name.encode(): value.encode() for name, value in exchange.request_headers}
+            provider, base = speaker(exchange.method, path, fields)
+        answer = _facts(exchange, provider, provider.endpoint(exchange.method, path[base:]))
+        prefix = way if isinstance(way, str) else way.name
         storable = answer is not None and answer.complete and exchange.status == 200
         wrong: list[str] = []
         for turn in (1, 2):
             before = self._upstream.call_count
             self._upstream.default = exchange.reply()
-            response = self._send(exchange, provider)
+            response = self._send(exchange, provider, prefix)
             calls = self._upstream.calls[before:]
             hit = storable and turn == 2
             label = "HIT" if hit else "MISS" if answer is not None else "PASS"
@@ -187,7 +192,7 @@ class Replay:
         reason = answer.reason if exchange.status == 200 else f"status {exchange.status}"
         return f"not stored: {reason}", wrong
 
-    def _send(self, exchange: Recorded, provider: Provider) -> Response:
+    def _send(self, exchange: Recorded, provider: Provider, prefix: str) -> Response:
         headers = list(exchange.request_headers)
         headers += [
             provider_header
@@ -195,9 +200,7 @@ class Replay:
             if provider_header[0] not in {name for name, _ in headers}
         ]
         headers.append(("x-cache-namespace", f"exchange {exchange.number}"))
-        target = (
-            exchange.path if provider.name == "anthropic" else f"/{provider.name}{exchange.path}"
-        )
+        target = exchange.path if prefix == "anthropic" else f"/{prefix}{exchange.path}"
         with RawConnection(self._proxy.port, deadline=60) as connection:
             response = connection.request(exchange.method, target, headers, exchange.request_body)
             response.read_all()
@@ -222,9 +225,8 @@ class Replay:
         yield from _compare("monitor: snippet", stored.snippet, event.get("snippet"))
 
 
-def _facts(exchange: Recorded, provider: Provider) -> Answer | None:
+def _facts(exchange: Recorded, provider: Provider, endpoint: Endpoint | None) -> Answer | None:
     """What the recorded answer is, read without the proxy; None when it isn't asking a model."""
-    endpoint = provider.endpoint(exchange.method, exchange.path.partition("?")[0])
     if endpoint is None:
         return None
     watcher = provider.watch(endpoint, exchange.status, exchange.content_type)
@@ -262,7 +264,7 @@ def _provider(host: str) -> Provider | None:
     for beginning, name in _PROVIDERS:
         if host.startswith(beginning):
             return by_name(name)
-    return None
+    return next((by_name(name) for ending, name in _ENDINGS if host.endswith(ending)), None)
 
 
 def _read(file: Path) -> Iterator[Recorded]:

@@ -181,8 +181,8 @@ class Router:
         if rest.startswith("/") and not rest.startswith("//"):
             if (named := upstreams.get(name)) is not None:
                 known = by_name(named.provider or name)
-                speaker, base = (known, 0) if known else _speaker(method, rest, fields)
-                return speaker, len(name) + 1, named, base
+                reader, base = (known, 0) if known else speaker(method, rest, fields)
+                return reader, len(name) + 1, named, base
             if (known := by_name(name)) is not None:
                 return known, len(name) + 1, None, 0
         claimed = _claimant(method, path, fields)
@@ -190,9 +190,9 @@ class Router:
             # A named upstream with a provider's name stands in its place.
             return claimed, 0, upstreams.get(claimed.name), 0
         if self._settings.upstream is not None:
-            speaker, base = _speaker(method, path, fields)
-            asks = speaker.endpoint(method, path[base:]) is not None
-            return (speaker, 0, None, base) if asks else (DEFAULT, 0, None, 0)
+            reader, base = speaker(method, path, fields)
+            asks = reader.endpoint(method, path[base:]) is not None
+            return (reader, 0, None, base) if asks else (DEFAULT, 0, None, 0)
         return None, 0, None, 0
 
 
@@ -201,21 +201,21 @@ def _claimant(method: str, path: str, fields: Mapping[bytes, bytes]) -> Provider
     return next((one for one in PROVIDERS if one.claims(method, decoded, fields)), None)
 
 
-def _speaker(method: str, path: str, fields: Mapping[bytes, bytes]) -> tuple[Provider, int]:
+def speaker(method: str, path: str, fields: Mapping[bytes, bytes]) -> tuple[Provider, int]:
     """Who reads the bytes of an upstream that names no provider, and how much of the path comes
     before that provider's own: told by the path. What looks like OpenAI's is anybody's who speaks
     it, at anybody's price. A gateway may have a path of its own before an API's
     (`/proxy/gemini/v1beta/...`)."""
     claimed = _claimant(method, path, fields)
-    speaker = ANY_COMPATIBLE if claimed is None or claimed.name == "openai" else claimed
-    if speaker.endpoint(method, path) is None:
+    reader = ANY_COMPATIBLE if claimed is None or claimed.name == "openai" else claimed
+    if reader.endpoint(method, path) is None:
         if ANY_COMPATIBLE.endpoint(method, path) is not None:
             return ANY_COMPATIBLE, 0
         for base in [at for at, char in enumerate(path) if char == "/"][1:_MOST_BASES]:
             behind = _claimant(method, path[base:], fields)
             if behind is not None and behind.endpoint(method, path[base:]) is not None:
                 return behind, base
-    return speaker, 0
+    return reader, 0
 
 
 def _check_names(settings: Settings) -> None:

@@ -61,11 +61,14 @@ def test_every_kind_of_exchange_is_replayed_without_deviation(tmp_path: Path) ->
         recorded(wire.error(), status=400),
         recorded(wire.count_tokens(), path="/v1/messages/count_tokens"),
         recorded(b'{"id":"file_1"}', path="/v1/files"),
-        {**recorded(b"{}"), "host": "api.unknown.example"},
+        {**recorded(wire.message("theirs")), "host": "api.unknown.example"},
+        {**recorded(b"{}", path="/v1/other"), "host": "api.unknown.example"},
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "skipped, no provider for it yet: api.unknown.example" in ran.stdout
-    assert "7 exchanges, each sent twice; 0 deviations" in ran.stdout
+    assert "nobody's host, a named upstream of its own: api.unknown.example" in ran.stdout
+    assert "9 exchanges, each sent twice; 0 deviations" in ran.stdout
+    assert "api.unknown.example          1  second time a hit" in ran.stdout
+    assert "api.unknown.example          1  passed through" in ran.stdout
     table = [
         line.split(maxsplit=2) for line in ran.stdout.splitlines() if "anthropic.com  " in line
     ]
