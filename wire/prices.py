@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 from llm_cache.errors import SettingsError
 from llm_cache.wire import strict_json
 from llm_cache.wire.provider import Usage
-from llm_cache.wire.published_prices import PUBLISHED
+from llm_cache.wire.published_prices import PASSED_ON, PUBLISHED
 from llm_cache.wire.registry import by_name
 
 if TYPE_CHECKING:
     from genai_prices import types as genai
 
 _RATES: Final = ("input", "output", "cache_read", "cache_write")
-_FREE: Final = ":free"  # how OpenRouter marks the models that cost nothing
+_FREE: Final = ":free"
+"""How OpenRouter marks what costs nothing (https://openrouter.ai/docs, "Free Variant")."""
 _ALLOWED: Final = (
     "[input, output] or an object with input, output and, if wanted, cache_read and cache_write: "
     "US dollars per token, from 0"
@@ -161,11 +162,18 @@ def _known_model(
 ) -> tuple[genai.Provider, genai.ModelInfo] | None:
     """The provider and model of the price data, or None when it has no price for them."""
     ids = price_ids or _price_ids(provider)
-    return next((found for id in ids if (found := _genai_model(id, model)) is not None), None)
+    asked = [(id, model) for id in ids]
+    for id in ids:
+        for beginning, maker in PASSED_ON.get(id or "", {}).items():
+            if model.lower().startswith(beginning):
+                asked.append((maker, model.partition("/")[2]))
+    return next((found for one in asked if (found := _genai_model(*one)) is not None), None)
 
 
 def _published(provider: str | None, model: str, price_ids: tuple[str, ...] = ()) -> Rates | None:
     """What the host itself publishes, where the price data has nothing."""
+    if provider == "openrouter" and model.lower().endswith(_FREE):
+        return Rates(0.0, 0.0, 0.0, 0.0)
     for id in price_ids or _price_ids(provider):
         told = PUBLISHED.get(id or "", {}).get(model.lower())
         if told is not None:

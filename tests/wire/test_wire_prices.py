@@ -147,6 +147,21 @@ def test_a_published_price_is_its_hosts_alone_and_prices_json_comes_first() -> N
     assert PRICES.cost("crusoe", "zai/GLM-5.3-Flash", flash) == pytest.approx(0.03)
 
 
+def test_what_openrouter_passes_on_has_its_makers_price_and_what_it_gives_away_none() -> None:
+    used = Usage(1000, 1000)
+    for model, maker, name in (
+        ("x-ai/grok-4", "xai", "grok-4"),
+        ("google/gemini-2.5-computer-use-preview-9", "gemini", "gemini-2.5-computer-use-preview-9"),
+        ("google/gemini-3-pro-preview", "gemini", "gemini-3-pro-preview"),
+    ):
+        assert PRICES.cost("openrouter", model, used) == PRICES.cost(maker, name, used)
+    assert PRICES.cost("openrouter", "x-ai/grok-4", used)
+    assert PRICES.cost("openrouter", "somebody/new-model:free", used) == 0
+    assert PRICES.cost("openrouter", "openai/gpt-oss-999b", used) is None
+    assert PRICES.cost("openrouter", "somebody/new-model", used) is None
+    assert PRICES.cost("groq", "somebody/new-model:free", used) is None
+
+
 def test_a_model_that_bedrock_names_with_a_version_costs_the_same_without_it() -> None:
     used = Usage(1000, 1000)
     for size in ("20b", "120b"):
