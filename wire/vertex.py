@@ -3,7 +3,9 @@
 Source: https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest.
 Gemini's operations are those of `wire.gemini`; `:predict` is how Vertex asks embedding and image
 models, complete when it has predictions. Claude is asked by `:rawPredict` and `:streamRawPredict`
-and answers in Anthropic's own form. A region has a host of its own, which the path names.
+and answers in Anthropic's own form; so are other publishers' models (Mistral's), in the form of
+OpenAI's chat, which `/endpoints/{id}/chat/completions` has too. A region has a host of its own,
+which the path names.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from llm_cache.wire import anthropic
+from llm_cache.wire import anthropic, openai
 from llm_cache.wire.answers import JsonWatcher, Refused, error_reason, media_type, member, objects
 from llm_cache.wire.gemini import OPERATIONS, Gemini
 from llm_cache.wire.guests import Guest
@@ -27,7 +29,11 @@ _PATH: Final = re.compile(
     r"/v1(?:beta1)?/(?:projects/[^/]+/locations/[^/]+/)?"
     r"(?:publishers/([^/]+)/models|endpoints)/([^/:]+):([A-Za-z]+)"
 )
+_CHAT_PATH: Final = re.compile(
+    r"/v1(?:beta1)?/projects/[^/]+/locations/[^/]+/endpoints/[^/:]+/chat/completions"
+)
 _LOCATION: Final = re.compile(r"/[^/]+/projects/[^/]+/locations/([a-z0-9-]{2,40})(?:/|$)")
+_RAW: Final = ("rawPredict", "streamRawPredict")
 _CLAUDE_COUNTER: Final = "count-tokens"  # stands where the model's name would; the body names it
 
 
@@ -41,6 +47,7 @@ class Vertex(Gemini):
     guests: Mapping[str, Guest] = {
         CLAUDE: Guest(anthropic.Anthropic(), anthropic.MESSAGES),
         CLAUDE_COUNT_TOKENS: Guest(anthropic.Anthropic(), anthropic.COUNT_TOKENS),
+        openai.CHAT.name: Guest(openai.OpenAI(), openai.CHAT),
     }
 
     def home(self, path: str, environ: Mapping[str, str]) -> str:
@@ -56,16 +63,20 @@ class Vertex(Gemini):
         return _ROOTS.match(path) is not None
 
     def endpoint(self, method: str, path: str) -> Endpoint | None:
+        if method == "POST" and _CHAT_PATH.fullmatch(path):
+            return openai.CHAT
         match = _PATH.fullmatch(path)
         if method != "POST" or match is None:
             return None
         publisher, model, operation = match.groups()
         if publisher == "anthropic":
-            if operation not in ("rawPredict", "streamRawPredict"):
+            if operation not in _RAW:
                 return None
             if model == _CLAUDE_COUNTER:
                 return Endpoint(CLAUDE_COUNT_TOKENS)
             return Endpoint(CLAUDE, model)
+        if publisher not in (None, "google") and operation in _RAW:
+            return Endpoint(openai.CHAT.name, model)
         if operation == "predict":
             return Endpoint(PREDICT, model)
         return Endpoint(OPERATIONS[operation], model) if operation in OPERATIONS else None

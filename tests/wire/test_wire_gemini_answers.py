@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import gemini_wire as wire
+from support import openai_wire as gpt
 
 from llm_cache.wire.gemini import Gemini
 from llm_cache.wire.provider import Answer, Endpoint, Usage
@@ -250,3 +251,18 @@ def test_predictions_of_vertex_count_their_tokens() -> None:
     )
     assert predicted({"predictions": []}).reason == "no predictions"
     assert predicted({"error": {"code": 500}, "predictions": [1]}).reason == "error: 500"
+
+
+def test_other_publishers_chats_at_vertex_are_whole_with_their_done() -> None:
+    vertex = Vertex()
+    path = "/v1/projects/p/locations/l/publishers/mistralai/models/mistral-small-2503"
+    endpoint = vertex.endpoint("POST", f"{path}:streamRawPredict")
+    assert endpoint is not None
+    body = b"".join(gpt.chat_stream("Good day", tokens=gpt.usage(11, 7)))
+    for data, whole in ((body, True), (body[: body.index(b"data: [DONE]")], False)):
+        watcher = vertex.watch(endpoint, 200, "text/event-stream")
+        watcher.feed(data)
+        answer = watcher.close()
+        assert answer.complete is whole
+        assert answer.model == "mistral-small-2503"
+        assert answer.snippet == "Good day"

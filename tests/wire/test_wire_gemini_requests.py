@@ -71,6 +71,19 @@ def test_what_asks_a_model_is_cached(path: str, endpoint: Endpoint | None) -> No
             Endpoint("anthropic.count_tokens"),
         ),
         (f"{HOME}/anthropic/models/claude-sonnet-4-5:predict", None),
+        (
+            f"{HOME}/mistralai/models/mistral-small-2503:rawPredict",
+            Endpoint("chat.completions", "mistral-small-2503"),
+        ),
+        (
+            f"{HOME}/mistralai/models/mistral-small-2503:streamRawPredict",
+            Endpoint("chat.completions", "mistral-small-2503"),
+        ),
+        (
+            "/v1beta1/projects/p/locations/us-central1/endpoints/openapi/chat/completions",
+            Endpoint("chat.completions"),
+        ),
+        ("/v1/projects/p/locations/us-central1/endpoints/openapi/embeddings", None),
         (f"{HOME}/google/models/gemini-2.5-flash:rawPredict", None),
         ("/v1/projects/p/locations/us-central1/batchPredictionJobs", None),
     ],
