@@ -121,27 +121,24 @@ def _names() -> list[str]:
 
 def usage(
     body: Text,
-    provider: Annotated[str, typer.Option(help="Whose answer it is.")] = "anthropic",
-    path: Annotated[str, typer.Option(help="Path the answer came from.")] = "/v1/messages",
+    provider: Annotated[str | None, typer.Option(help="Whose answer it is.")] = None,
+    path: Annotated[str | None, typer.Option(help="Path the answer came from.")] = None,
     json: Json = False,
 ) -> int:
     """Print the tokens that an answer's body names.
 
-    The body is JSON or a stream. Exit code 1: it names none.
+    The body is JSON or a stream; whose it is shows in its form, where no option says it. Exit
+    code 1: it names none.
 
     Example: curl -s ... | llm-cache usage -
     """
-    from llm_cache.wire.registry import by_name
+    from llm_cache.wire.recognize import recognized
 
-    source = by_name(provider)
-    endpoint = source.endpoint("POST", path) if source else None
-    if source is None or endpoint is None:
-        raise UsageError(f"--provider {provider} --path {path}: answers of this kind aren't known")
-    data = _input(body)
-    is_json = data.lstrip()[:1] == b"{"
-    watcher = source.watch(endpoint, 200, "application/json" if is_json else "text/event-stream")
-    watcher.feed(data)
-    answer = watcher.close()
+    answer = recognized(_input(body), provider, path)
+    if answer is None:
+        told = [("--provider", provider), ("--path", path)]
+        asked = " ".join(f"{name} {value}" for name, value in told if value is not None)
+        raise UsageError(f"{asked}: answers of this kind aren't known")
     facts: dict[str, Any] = {
         "model": answer.model,
         "complete": answer.complete,

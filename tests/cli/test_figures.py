@@ -11,12 +11,16 @@ from pathlib import Path
 import pytest
 from command import Cli
 from support import anthropic_wire as wire
+from support import bedrock_wire as aws
+from support import gemini_wire as gemini
+from support import openai_wire as gpt
 from support.proxy import anthropic_headers
 from support.raw import Response, exchange
 from support.replies import json_reply
 from support.upstream import Upstream, wait_until
 
 MODEL = "claude-haiku-4-5"
+GEMINI = gemini.usage(prompt=12, candidates=34)
 
 
 def ask(cli: Cli, body: bytes, *headers: tuple[str, str]) -> Response:
@@ -273,6 +277,35 @@ def test_usage_is_read_from_json_and_from_a_stream(cli: Cli, tmp_path: Path, str
     assert facts["usage"]["input_tokens"] == 12
     assert facts["usage"]["output_tokens"] == 34
     assert "input_tokens           12" in cli.ok("usage", f"@{body}")
+
+
+@pytest.mark.parametrize(
+    ("body", "options"),
+    [
+        (gpt.chat("hi", tokens=gpt.usage(12, 34)), ()),
+        (b"".join(gpt.chat_stream("hi", tokens=gpt.usage(12, 34))), ()),
+        (b"".join(gpt.chat_stream("hi", tokens=gpt.usage(12, 34))), ("--provider", "groq")),
+        (gpt.chat("hi", tokens=gpt.usage(12, 34)), ("--path", "/api/v1/chat/completions?x=1")),
+        (b"".join(gemini.sse(gemini.chunks([gemini.text("hi")], tokens=GEMINI))), ()),
+        (b"".join(gemini.array(gemini.chunks([gemini.text("hi")], tokens=GEMINI))), ()),
+        (b"".join(aws.conversation("hi", usage=aws.tokens(12, 34))), ()),
+        (b"".join(aws.conversation("hi", usage=aws.tokens(12, 34))), ("--provider", "bedrock")),
+    ],
+)
+def test_usage_of_whoevers_answer_is_read_without_saying_whose(
+    cli: Cli, tmp_path: Path, body: bytes, options: tuple[str, ...]
+) -> None:
+    file = tmp_path / "body"
+    file.write_bytes(body)
+    facts = cli.json("usage", f"@{file}", *options)
+    assert facts["complete"] is True
+    assert (facts["usage"]["input_tokens"], facts["usage"]["output_tokens"]) == (12, 34)
+    assert facts["model"] != "-"
+
+
+def test_usage_of_an_unknown_kind_is_a_wrong_use(cli: Cli) -> None:
+    assert "--provider nobody" in cli.fails(2, "usage", "{}", "--provider", "nobody")
+    assert "--path /v1/files" in cli.fails(2, "usage", "{}", "--path", "/v1/files")
 
 
 @pytest.mark.parametrize("body", ["", "hello", '{"type": "error"}', "[]", "data: x\n\n"])
