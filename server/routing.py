@@ -28,6 +28,7 @@ from llm_cache.wire.registry import (
     ANY_COMPATIBLE,
     DEFAULT,
     PROVIDERS,
+    by_host,
     by_name,
     is_providers_own,
 )
@@ -181,6 +182,8 @@ class Router:
         if rest.startswith("/") and not rest.startswith("//"):
             if (named := upstreams.get(name)) is not None:
                 known = by_name(named.provider or name)
+                if known is None and (theirs := by_host(named.url)) is not None:
+                    known = theirs if theirs.endpoint(method, rest) is not None else None
                 reader, base = (known, 0) if known else speaker(method, rest, fields)
                 return reader, len(name) + 1, named, base
             if (known := by_name(name)) is not None:

@@ -39,6 +39,12 @@ ALL_CREDENTIALS: Final[frozenset[bytes]] = frozenset().union(
 
 _BY_NAME: Final = {provider.name: provider for provider in PROVIDERS}
 
+_BY_HOST: Final = {
+    host: provider
+    for provider in PROVIDERS
+    if (host := urlsplit(provider.base_url).hostname) and host != "127.0.0.1"
+}
+
 ANY_COMPATIBLE: Final = _BY_NAME["compatible"]
 """Who reads the bytes of a named upstream that no other provider's path or name tells of."""
 
@@ -51,6 +57,20 @@ _OWN_DOMAINS: Final = tuple(
 def by_name(name: str) -> Provider | None:
     """The provider with this name (`anthropic`), or None."""
     return _BY_NAME.get(name)
+
+
+def by_host(base_url: str) -> Provider | None:
+    """The provider whose own host `base_url` leads to, or None: a host of nobody's, this machine,
+    or one that says too little (a region of Google's or Amazon's)."""
+    host = (urlsplit(base_url).hostname or "").rstrip(".")
+    if (known := _BY_HOST.get(host)) is not None:
+        return known
+    owners = [
+        provider
+        for provider in PROVIDERS
+        if any(f".{host}".endswith(f".{domain}") for domain in provider.own_domains)
+    ]
+    return owners[0] if len(owners) == 1 else None
 
 
 def is_providers_own(base_url: str) -> bool:

@@ -15,6 +15,10 @@ from support.raw import Response, exchange
 from support.replies import Reply, json_reply
 from support.upstream import Request, Upstream
 
+from llm_cache.server.routing import Router
+from llm_cache.settings import Settings
+from llm_cache.upstreams import NamedUpstream
+
 BEARER = [("content-type", "application/json"), ("authorization", "Bearer sk-client")]
 
 RESPONSE = gpt.dump(gpt.response_document("hi"))
@@ -253,3 +257,28 @@ def test_a_provider_nobody_knows_keeps_the_proxy_from_starting(
     one: Proxy = proxy(start=False, **settings).start(wait=False)
     assert one.wait_exit() == 2
     assert told in one.output()
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "provider"),
+    [
+        ("https://api.groq.com", "/openai/v1/chat/completions", "groq"),
+        ("https://api.inference.crusoecloud.com", "/v1/chat/completions", "crusoe"),
+        ("https://api.z.ai/", "/api/anthropic/v1/messages", "zai"),
+        ("https://mine.openai.azure.com", "/openai/v1/responses", "azure"),
+        ("https://api.anthropic.com", "/v1/messages", "anthropic"),
+        ("https://api.anthropic.com", "/v1/chat/completions", "compatible"),
+        ("https://api.groq.com.evil.example", "/openai/v1/chat/completions", "compatible"),
+        ("https://llm.example", "/v1/chat/completions", "compatible"),
+        ("http://127.0.0.1:8080", "/v1/chat/completions", "compatible"),
+        ("http://127.0.0.1:8080", "/v1/messages", "anthropic"),
+        ("https://eu-aiplatform.googleapis.com", "/v1beta/models/g:countTokens", "gemini"),
+    ],
+)
+def test_an_upstream_without_a_provider_is_its_hosts(url: str, path: str, provider: str) -> None:
+    settings = Settings(home=Path(), named_upstreams={"team": NamedUpstream(url)})
+    route = Router(settings, {}).route("POST", f"/team{path}".encode(), {})
+    assert route is not None
+    assert route.provider.name == provider
+    assert route.endpoint is not None
+    assert route.real_key is None
