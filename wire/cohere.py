@@ -1,4 +1,4 @@
-"""Cohere's API: chat (v2), embed and rerank.
+"""Cohere's API: chat (v2), embed and rerank; OpenAI's API under `/compatibility/v1`.
 
 A streamed answer is complete with the event `message-end`, whose `finish_reason` isn't an error;
 a JSON answer when it parses, has its form and, for chat, a finish reason that isn't an error. The
@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from llm_cache.wire import openai
 from llm_cache.wire.answers import (
     EventWatcher,
     JsonWatcher,
@@ -25,11 +26,11 @@ from llm_cache.wire.answers import (
     one_line,
     parsed,
     refused_type,
-    text_or_none,
 )
 from llm_cache.wire.chat import is_repeatable, keep_last_messages, map_messages, map_texts
 from llm_cache.wire.choices import DONE
-from llm_cache.wire.provider import Answer, Endpoint, Json, Provider, Usage, Watcher
+from llm_cache.wire.guests import Guest, Host
+from llm_cache.wire.provider import Answer, Endpoint, Json, Usage, Watcher
 from llm_cache.wire.sse import Event
 
 CHAT: Final = Endpoint("chat")
@@ -47,16 +48,21 @@ _ROOTS: Final = (
     *("chat", "embed", "rerank", "parse", "classify", "tokenize", "detokenize"),
     *("embed-jobs", "datasets", "connectors"),
 )
+_OPENAI_BASE: Final = "/compatibility/v1/"  # https://docs.cohere.com/docs/compatibility-api
 _BROKEN_OFF: Final = ("ERROR", "ERROR_TOXIC", "ERROR_LIMIT", "USER_CANCEL", "TIMEOUT")
 
 
-class Cohere(Provider):
+class Cohere(Host):
     """https://api.cohere.com."""
 
     name = "cohere"
     base_url = "https://api.cohere.com"
     key_setting = "COHERE_API_KEY_REAL"
     credential_headers = frozenset({b"authorization"})
+    guests: Mapping[str, Guest] = {
+        endpoint.name: Guest(openai.OpenAI(), endpoint)
+        for endpoint in (openai.CHAT, openai.EMBEDDINGS)
+    }
 
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
         parts = path.split("/")[1:]
@@ -65,6 +71,9 @@ class Cohere(Provider):
         return parts[:1] == ["v2"] and len(parts) > 1 and parts[1] in _ROOTS
 
     def endpoint(self, method: str, path: str) -> Endpoint | None:
+        if path.startswith(_OPENAI_BASE):
+            guest = openai.OpenAI().endpoint(method, path)
+            return guest if guest is not None and guest.name in self.guests else None
         return _ENDPOINTS.get(path) if method == "POST" else None
 
     def is_key_header(self, name: bytes) -> bool:
@@ -73,7 +82,7 @@ class Cohere(Provider):
     def auth_header(self, key: str) -> tuple[bytes, bytes]:
         return b"authorization", b"Bearer " + key.encode()
 
-    def watch(self, endpoint: Endpoint, status: int, content_type: str) -> Watcher:
+    def own_watch(self, endpoint: Endpoint, status: int, content_type: str) -> Watcher:
         if status != 200:
             return Refused(f"status {status}")
         kind = media_type(content_type)
@@ -83,10 +92,7 @@ class Cohere(Provider):
             return _ChatWatcher()
         return refused_type(content_type)
 
-    def strip_volatile(self, endpoint: Endpoint, doc: Json) -> None:
-        pass  # no field says who asks
-
-    def map_texts(
+    def own_map_texts(
         self,
         endpoint: Endpoint,
         doc: Json,
@@ -99,13 +105,10 @@ class Cohere(Provider):
         for item in objects(doc.get("inputs")):
             map_texts(item, "content", message)
 
-    def keep_last(self, endpoint: Endpoint, doc: Json, turns: int) -> bool:
+    def own_keep_last(self, endpoint: Endpoint, doc: Json, turns: int) -> bool:
         return endpoint == CHAT and keep_last_messages(doc, turns)
 
-    def request_model(self, endpoint: Endpoint, path: str, doc: Json) -> str | None:
-        return text_or_none(doc.get("model"))
-
-    def is_deterministic(self, endpoint: Endpoint, doc: Json) -> bool:
+    def own_is_deterministic(self, endpoint: Endpoint, doc: Json) -> bool:
         return endpoint != CHAT or is_repeatable(doc)
 
     def error_body(self, status: int, kind: str, message: str) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import cohere_wire as wire
+from support import openai_wire as gpt
 from support.openai_wire import event, tool_call
 
 from llm_cache.wire.cohere import CHAT, EMBED, RERANK, Cohere
@@ -131,6 +132,9 @@ def test_an_answer_that_was_broken_off_is_not_stored(reason: str | None) -> None
         ("/v2/chats", None),
         ("/v1/models", None),
         ("/v1/tokenize", None),
+        ("/compatibility/v1/chat/completions", Endpoint("chat.completions")),
+        ("/compatibility/v1/embeddings", Endpoint("embeddings")),
+        ("/compatibility/v1/files", None),
     ],
 )
 def test_only_what_asks_a_model_is_cacheable(path: str, endpoint: Endpoint | None) -> None:
@@ -211,3 +215,15 @@ def test_its_errors_keys_and_determinism() -> None:
     assert PROVIDER.is_deterministic(EMBED, {})
     assert PROVIDER.is_deterministic(CHAT, {"temperature": 0, "seed": 1})
     assert not PROVIDER.is_deterministic(CHAT, {"temperature": 0})
+
+
+def test_openais_chat_at_cohere_is_read_as_openais_own() -> None:
+    endpoint = PROVIDER.endpoint("POST", "/compatibility/v1/chat/completions")
+    assert endpoint is not None
+    body = b"".join(gpt.chat_stream("Good day", tokens=gpt.usage(11, 7)))
+    assert watch(body, endpoint=endpoint)[1].snippet == "Good day"
+    assert watch(body[:-14], endpoint=endpoint)[1].complete is False
+    doc = {"model": "m", "user": "u", "messages": [{"role": "user", "content": "hi"}]}
+    PROVIDER.strip_volatile(endpoint, doc)
+    PROVIDER.map_texts(endpoint, doc, str.upper, str.upper)
+    assert doc == {"model": "m", "messages": [{"role": "user", "content": "HI"}]}
