@@ -1,13 +1,15 @@
 """The log: lines to a file that rotates, and to stdout, by level. Nothing secret is passed here.
 
 Lines come in batches, one write each. A log that can't be written (disk full, folder gone, pipe
-closed) never stops the proxy: the lines are dropped.
+closed or read by nobody, terminal stopped) never stops the proxy: the lines are dropped.
 """
 
 from __future__ import annotations
 
 import os
+import queue
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +17,10 @@ from pathlib import Path
 LEVELS = {"silent": 0, "error": 1, "info": 2, "debug": 3}
 ROTATE_BYTES = 10 << 20
 """Size at which `proxy.log` becomes `proxy.log.1`; one old file is kept."""
+STDOUT_BACKLOG = 256
+"""Batches of lines that wait for a stdout which takes nothing; what comes then is dropped."""
+STDOUT_LAST_SEC = 1.0
+"""How long the last lines of a run may take to be read from stdout."""
 
 
 class Log:
@@ -23,7 +29,7 @@ class Log:
     def __init__(self, path: Path | None, level: str, *, stdout: bool = True) -> None:
         self._path = path
         self._level = LEVELS[level]
-        self._stdout = stdout
+        self._stdout = _Stdout() if stdout else None
         self._file: int | None = None
         self._size = 0
 
@@ -40,12 +46,8 @@ class Log:
         if self._path is not None:
             with suppress(OSError):
                 self._append(self._path, data)
-        if self._stdout:
-            try:
-                sys.stdout.write(text)
-                sys.stdout.flush()
-            except (OSError, ValueError):
-                self._stdout = False
+        if self._stdout is not None:
+            self._stdout.write(data)
 
     def _append(self, path: Path, data: bytes) -> None:
         if self._file is None or self._size + len(data) > ROTATE_BYTES or self._moved(path):
@@ -62,7 +64,7 @@ class Log:
             return True
 
     def _open(self, path: Path, more: int) -> None:
-        self.close()
+        self._close_file()
         with suppress(FileNotFoundError):
             if path.stat().st_size + more > ROTATE_BYTES:
                 path.replace(path.with_name(path.name + ".1"))
@@ -71,7 +73,58 @@ class Log:
         self._size = os.fstat(self._file).st_size
 
     def close(self) -> None:
-        """Close the file; the next write opens it again."""
+        """Close the file; the next write opens it again. The last lines go to stdout."""
+        if self._stdout is not None:
+            self._stdout.close()
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+class _Stdout:
+    """Writes to stdout in a thread of its own, since a pipe that nobody reads and a terminal that
+    was stopped (Ctrl-S) hold up whoever writes to them."""
+
+    def __init__(self) -> None:
+        self._batches: queue.Queue[bytes] = queue.Queue(STDOUT_BACKLOG)  # b"" is the end
+        self._dropped = 0  # lines
+        self._gone = False
+        self._thread: threading.Thread | None = None
+
+    def write(self, data: bytes) -> None:
+        """Write whole lines, or drop them when too many are waiting."""
+        if self._gone:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="llm-cache-stdout", daemon=True)
+            self._thread.start()
+        lines = data.count(b"\n")
+        if self._dropped:
+            data = b"%d lines are missing here: stdout took none\n" % self._dropped + data
+        try:
+            self._batches.put_nowait(data)
+        except queue.Full:
+            self._dropped += lines
+        else:
+            self._dropped = 0
+
+    def close(self) -> None:
+        """Give what is waiting a moment."""
+        thread, self._thread = self._thread, None
+        if thread is not None and not self._gone:
+            with suppress(queue.Full):
+                self._batches.put(b"", timeout=STDOUT_LAST_SEC)
+                thread.join(STDOUT_LAST_SEC)
+
+    def _run(self) -> None:
+        # Past `sys.stdout`: its lock, held by this thread when the process ends, would be fatal.
+        try:
+            out = sys.stdout.fileno()
+            while data := self._batches.get():
+                while data:
+                    data = data[os.write(out, data) :]
+        except (OSError, ValueError, AttributeError):  # closed, or there is none
+            self._gone = True

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,17 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support import anthropic_wire as wire
-from support.proxy import MonitorFeed, Proxy, anthropic_headers
+from support.proxy import (
+    COMMAND,
+    STOP_DEADLINE,
+    MonitorFeed,
+    Proxy,
+    anthropic_headers,
+    clean_environment,
+)
 from support.raw import exchange
 from support.replies import Cut, Framing, Gate, Reply, json_reply, sse_reply
-from support.upstream import Upstream, wait_until
+from support.upstream import Upstream, unused_port, wait_until
 
 FIGURES = {
     "calls": int,
@@ -540,6 +549,80 @@ def test_the_log_file_can_be_none_or_elsewhere(
     assert "HIT" in elsewhere.read_text()
     assert elsewhere.stat().st_mode & 0o777 == 0o600
     assert not list(home.glob("*.log*"))
+
+
+def test_a_stdout_that_nobody_reads_holds_nobody_up(upstream: Upstream, home: Path) -> None:
+    upstream.default = json_reply(wire.message(model="m" * 200))
+    port = unused_port()
+    settings = {"CACHE_PORT": str(port), "CACHE_UPSTREAM_ANTHROPIC": upstream.url}
+    process = subprocess.Popen(
+        COMMAND,
+        env=clean_environment(home, settings),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        assert b" listens on " in process.stdout.readline()
+        url = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=url, trust_env=False, headers=anthropic_headers()) as client:
+            for _ in range(1500):
+                assert client.post("/v1/messages", content=wire.request()).status_code == 200
+        log = home / "proxy.log"
+        wait_until(lambda: log.read_text().count("HIT") == 1499, "every hit in the log file")
+        process.terminate()
+        said, _ = process.communicate(timeout=STOP_DEADLINE)
+        assert said.startswith(log.read_bytes().split(b"\n")[1])
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+LINES_THAT_NOBODY_READS = """
+import sys, time
+from llm_cache.server.logfile import Log
+log = Log(None, "info")
+for number in range(3000):
+    log.write("info", [f"line {number} " + "x" * 200])
+print("written", file=sys.stderr, flush=True)
+sys.stdin.readline()
+while True:  # until the test has seen enough
+    log.write("info", ["later"])
+    time.sleep(0.01)
+"""
+
+
+def test_lines_that_stdout_did_not_take_are_told(home: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LINES_THAT_NOBODY_READS],
+        env=clean_environment(home),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        assert process.stderr.readline() == "written\n"
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        told = missing = 0
+        for line in process.stdout:
+            if line == "later\n":
+                break
+            if match := re.match(r"(\d+) lines are missing here", line):
+                missing += int(match[1])
+            else:
+                assert line.startswith(f"line {told + missing} "), "whole lines, in order"
+                told += 1
+        assert missing > 0
+        assert told + missing >= 3000
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_full_log_file_is_rotated_and_private(upstream: Upstream, proxy: Any, home: Path) -> None:
