@@ -6,6 +6,7 @@ closed or read by nobody, terminal stopped) never stops the proxy: the lines are
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import sys
@@ -13,6 +14,8 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from llm_cache.errors import SettingsError
 
 LEVELS = {"silent": 0, "error": 1, "info": 2, "debug": 3}
 ROTATE_BYTES = 10 << 20
@@ -32,6 +35,20 @@ class Log:
         self._stdout = _Stdout() if stdout else None
         self._file: int | None = None
         self._size = 0
+
+    def check(self) -> None:
+        """Raises SettingsError when the file can't be written at all, which no later line would
+        tell anybody. A disk that is full isn't the setting's fault."""
+        if self._path is None or not self.shows("error"):
+            return
+        try:
+            self._append(self._path, b"")
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise SettingsError(
+                    f"CACHE_LOG_FILE={self._path}: can't be written: {error.strerror}; "
+                    "name a file of your own, or none"
+                ) from None
 
     def shows(self, level: str) -> bool:
         """True when lines of this level are written."""
@@ -69,7 +86,9 @@ class Log:
             if path.stat().st_size + more > ROTATE_BYTES:
                 path.replace(path.with_name(path.name + ".1"))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Not blocking: the file may be a pipe (/dev/stdout) that nobody reads.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        self._file = os.open(path, flags, 0o600)
         self._size = os.fstat(self._file).st_size
 
     def close(self) -> None:

@@ -103,6 +103,7 @@ def run(
     settings.keep_secrets_private()
     rules, prices = check_files(settings)
     log = Log(settings.log_file, "silent" if settings.quiet else settings.log_level, stdout=stdout)
+    log.check()
     lock = locked(settings.pid_file) if alone else nullcontext()
     with bound_sockets(settings) as sockets, lock:
         limits = Limits(

@@ -7,6 +7,7 @@ genai-prices itself.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import anthropic_wire as wire
 from support.proxy import (
     COMMAND,
+    START_DEADLINE,
     STOP_DEADLINE,
     MonitorFeed,
     Proxy,
@@ -577,6 +579,29 @@ def test_a_stdout_that_nobody_reads_holds_nobody_up(upstream: Upstream, home: Pa
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("name", ["", "a file/proxy.log", "a pipe"])
+def test_the_proxy_does_not_start_on_a_log_file_it_cannot_write(
+    home: Path, tmp_path: Path, name: str
+) -> None:
+    """A folder, a file in place of a folder, a pipe that nobody reads."""
+    (tmp_path / "a file").touch()
+    os.mkfifo(tmp_path / "a pipe")
+    path = tmp_path / name
+    settings = {"CACHE_PORT": str(unused_port()), "CACHE_LOG_FILE": str(path)}
+    ended = subprocess.run(
+        COMMAND,
+        env=clean_environment(home, settings),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=START_DEADLINE,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"llm-cache: CACHE_LOG_FILE={path}: can't be written: ")
+    assert ended.stderr.count("\n") == 1
 
 
 LINES_THAT_NOBODY_READS = """
