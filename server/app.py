@@ -160,6 +160,8 @@ class App:
             (b"date", self._exchanges.date),
             (b"connection", b"close"),
         ]
+        if refusal.allow:  # RFC 9110, 15.5.6
+            headers.append((b"allow", ", ".join(refusal.allow).encode()))
         await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

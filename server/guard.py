@@ -34,6 +34,7 @@ class Refusal:
     status: int
     kind: str
     message: str
+    allow: tuple[str, ...] = ()  # the methods that are served there, with a 405
 
 
 def merged_headers(headers: Headers) -> dict[bytes, bytes]:

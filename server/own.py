@@ -79,12 +79,13 @@ class OwnEndpoints:
         methods = self._routes.get(path, {})
         if asked not in methods:
             name = path.decode("ascii")
-            allowed = ["GET"] if path == _MONITOR else list(methods)
+            allowed = ("GET",) if path == _MONITOR else tuple(methods)
             if not allowed:
                 raise Refused(Refusal(404, "not_found", f"there is no {name} here"))
-            raise Refused(
-                Refusal(405, "method_not_allowed", f"{name} takes {' or '.join(allowed)} only")
-            )
+            what = f"{name} takes {' or '.join(allowed)} only"
+            if "GET" in methods:
+                allowed += ("HEAD",)
+            raise Refused(Refusal(405, "method_not_allowed", what, allowed))
         status, content_type, data = await methods[asked](query, body)
         await send(
             {

@@ -78,6 +78,8 @@ def test_each_own_path_takes_its_method_only(upstream: Upstream, proxy: Any) -> 
             answer = exchange(one.port, method, path)
             assert answer.status == 405, (method, path)
             assert right in json.loads(answer.body)["error"]["message"]
+            has_head = right == "GET" and path != "/monitor"
+            assert answer.header("allow") == ("GET, HEAD" if has_head else right)
     assert upstream.call_count == 0
     for path in ("/health", "/stats", "/metrics", "/cache/stats"):
         head, get = (exchange(one.port, method, path) for method in ("HEAD", "GET"))
