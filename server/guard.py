@@ -167,16 +167,16 @@ class Guard:
     ) -> Refusal | None:
         origin = fields.get(b"origin")
         if origin is not None:
-            same = origin.lower() == scheme.encode() + b"://" + host.lower()
-            if not same and not self.origin_allowed(origin):
+            if self.origin_allowed(origin):
+                return None
+            if origin.lower() != scheme.encode() + b"://" + host.lower():
                 return Refusal(
                     403,
                     "forbidden_origin",
                     "a page of another origin may not call this proxy; "
                     "list its origin in CACHE_ALLOW_ORIGINS to allow it",
                 )
-            return None
-        if fields[b"sec-fetch-site"] not in (b"same-origin", b"none"):
+        if fields.get(b"sec-fetch-site", b"none") not in (b"same-origin", b"none"):
             return Refusal(403, "forbidden_origin", "cross-site requests are not allowed")
         return None
 

@@ -134,6 +134,7 @@ def test_a_refusal_tells_what_to_do_and_nothing_else(served: tuple[Proxy, Upstre
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
         {"origin": "http://evil.com", "sec-fetch-site": "same-origin"},
+        {"origin": "http://127.0.0.1:PORT", "sec-fetch-site": "cross-site"},
         {"origin": "http://evil.com", "x-cache-mode": "replay"},
     ],
 )
