@@ -127,7 +127,7 @@ class Exchanges:
         )
         mode = control.mode
         if b'"_cache_bypass"' in body:
-            bypass, body = cache_bypass(body)
+            bypass, body = await self._in_thread(cache_bypass, body)
             if bypass and mode is None:
                 mode = "bypass"
         prefix = self.key_prefix(route, headers, fields, control)
@@ -308,7 +308,8 @@ class Exchanges:
                 flight.answer_found(found)
                 return
         note = "not in the cache, and mode replay never asks upstream"
-        call = replace(asked.call("MISS", 504), note=note, asked_model=asked.model())
+        model = await self._in_thread(asked.model)
+        call = replace(asked.call("MISS", 504), note=note, asked_model=model)
         await self._journal.record(call)
         what = f"{asked.route.method} {asked.route.path}"
         self._answer_here(flight, asked, 504, "cache_miss", f"{asked.key.hex()} ({what}): {note}")
@@ -472,8 +473,8 @@ class Exchanges:
 
     async def _upstream_failed(self, flight: Flight, asked: Asked, reason: str) -> None:
         status = flight.status if flight.began else 502
-        call = asked.call("ERROR", status)
-        call = replace(call, note=reason, error=True, asked_model=asked.model())
+        model = await self._in_thread(asked.model)
+        call = replace(asked.call("ERROR", status), note=reason, error=True, asked_model=model)
         await self._journal.record(call)
         if flight.began:
             flight.fail(reason)
