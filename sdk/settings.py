@@ -242,6 +242,10 @@ def is_secret(name: str) -> bool:
     return name == "CACHE_AUTH_TOKEN" or _REAL_KEY.fullmatch(name) is not None
 
 
+LOCALHOST = ("127.0.0.1", "localhost", "::1")
+"""The hosts for which the proxy listens on IPv4 and IPv6, so that clients may call it localhost."""
+
+
 def is_loopback(host: str) -> bool:
     """True when only this machine can reach `host`: localhost, 127.0.0.0/8, ::1."""
     if host.lower() == "localhost":

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from llm_cache.errors import LlmCacheError, NotRunningError
-from llm_cache.settings import Settings, is_loopback
+from llm_cache.settings import LOCALHOST, Settings
 
 START_SEC = 20.0
 """How long a proxy may take from its start to its first answer, in seconds."""
@@ -49,8 +49,8 @@ class Address:
 
     @property
     def url(self) -> str:
-        """The base URL for a client; a proxy on loopback is called localhost."""
-        name = "localhost" if is_loopback(self.host) else self.host
+        """The base URL for a client: localhost where that leads here (not to 127.0.0.2)."""
+        name = "localhost" if self.host.lower() in LOCALHOST else self.host
         name = f"[{name}]" if ":" in name else name
         return f"{'https' if self.tls else 'http'}://{name}:{self.port}"
 

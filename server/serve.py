@@ -38,7 +38,7 @@ from llm_cache.server.notify import tell_manager
 from llm_cache.server.own import OwnEndpoints
 from llm_cache.server.routing import Router, load_rules, read_optional
 from llm_cache.server.upstream import Caller
-from llm_cache.settings import Settings
+from llm_cache.settings import LOCALHOST, Settings
 from llm_cache.store import Limits, Store
 from llm_cache.wire.normalize import Rules
 from llm_cache.wire.prices import Prices
@@ -322,7 +322,7 @@ def bound_sockets(settings: Settings) -> Iterator[list[socket.socket]]:
     """Listening sockets of the address; for loopback on IPv4 and IPv6, since `localhost` may be
     either. Raises LlmCacheError when the port is taken or the address isn't ours."""
     names = [settings.host]
-    if settings.host.lower() in ("127.0.0.1", "localhost", "::1"):
+    if settings.host.lower() in LOCALHOST:
         names = ["127.0.0.1", "::1"]
     sockets: list[socket.socket] = []
     port = settings.port

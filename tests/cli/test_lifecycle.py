@@ -455,6 +455,16 @@ def test_every_address_is_asked_on_loopback(cli: Cli) -> None:
     cli.ok("stop")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+def test_the_address_told_is_one_that_answers(cli: Cli) -> None:
+    cli.settings["CACHE_HOST"] = "127.0.0.2"  # loopback, but not where localhost leads
+    url = f"http://127.0.0.2:{cli.settings['CACHE_PORT']}"
+    assert f"export ANTHROPIC_BASE_URL={url}" in cli.ok("on")
+    assert cli.json("status")["address"] == cli.json("stats")["address"] == url
+    assert f"export ANTHROPIC_BASE_URL={url}" in cli.ok("setup", "--yes")
+    cli.ok("stop")
+
+
 def test_https_is_asked_with_the_certificate_of_the_settings(cli: Cli, tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path, "proxy.example")
     cli.settings |= {"CACHE_TLS_CERTFILE": str(certificate), "CACHE_TLS_KEYFILE": str(key)}
