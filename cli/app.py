@@ -83,6 +83,7 @@ def main(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that can't show a letter shows "?"
@@ -116,6 +117,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
             "set CACHE_LOG_LEVEL=debug to see where",
             1,
         )
+
+
+def _open_what_is_closed() -> None:
+    """Whoever started us may have closed stdin, stdout or stderr (`>&-`): nothing else that is
+    opened later, such as the store, may get their numbers and what is printed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)  # so that what we start has all three as well
+    os.close(descriptor)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _give_up_stdout() -> None:

@@ -145,6 +145,24 @@ def test_a_reader_that_has_gone_is_no_error(cli: Cli) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_error(cli: Cli, closed: str) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["/bin/sh", "-c", f'"$@" {closed}', "sh", *cli.command(*arguments)],
+            env=cli.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    for arguments in (("stats",), ("on",), ("explore", "--json"), ("stop",)):
+        result = run(*arguments)
+        assert result.returncode == 0, result.stderr
+        assert "fault" not in result.stderr
+        assert bool(result.stdout) is (closed in ("<&-", "2>&-"))
+
+
 def test_ctrl_c_is_quiet(cli: Cli, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
