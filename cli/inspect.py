@@ -44,6 +44,8 @@ def key(
     """
     if tier not in TIERS:
         raise UsageError(f"--tier {tier}: must be exact, normalized or suffix")
+    if not path.startswith("/"):
+        raise UsageError(f"--path {path}: must be path and query, from the first /")
     settings = load_settings()
     headers = [_header(text) for text in header or []]
     if namespace:
