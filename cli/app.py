@@ -2,7 +2,8 @@
 line on stderr and an exit code.
 
 Exit codes: 0 success, 1 a failed check or operation, 2 wrong usage, 130 Ctrl-C. There is no
-traceback, whatever happens; `CACHE_LOG_LEVEL=debug` shows one for a fault of our own.
+traceback, whatever happens: an error is one line, and one more for each of several things that
+are wrong at once. `CACHE_LOG_LEVEL=debug` shows the traceback of a fault of our own.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         return _failed(f"{error.format_message()} (see --help)", error.exit_code)
     except LlmCacheError as error:
-        return _failed(str(error), error.exit_code)
+        return _failed(error.heading or str(error), error.exit_code, error.details)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:  # whoever read our output has enough
@@ -138,6 +139,7 @@ def _give_up_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _failed(message: str, code: int) -> int:
-    print("llm-cache: " + " ".join(message.split()), file=sys.stderr, flush=True)
+def _failed(message: str, code: int, details: Sequence[str] = ()) -> int:
+    lines = [f"llm-cache: {message}{':' if details else ''}", *details]
+    print("\n  ".join(" ".join(line.split()) for line in lines), file=sys.stderr, flush=True)
     return code

@@ -182,8 +182,12 @@ def _finish(
     for name in configure.overridden(now, answers):
         note(f"{name} is set in the environment as well, and that counts where it is set")
     if review.problems:
-        told = "; ".join(problem.sentence for problem in review.problems)
-        raise LlmCacheError(f"written, but the proxy won't start: {told}")
+        wrong = review.error()
+        failed = LlmCacheError(f"written, but the proxy won't start: {wrong}")
+        if wrong.heading:
+            failed.heading = f"written, but the proxy won't start: {wrong.heading}"
+            failed.details = wrong.details
+        raise failed
     return review.settings
 
 

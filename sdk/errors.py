@@ -5,11 +5,29 @@ exit code a command ends with. Errors of other libraries (httpx, sqlite3, OSErro
 mapped to these at the door of the room that calls them. This module imports nothing of llm_cache.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
 
 class LlmCacheError(Exception):
-    """Anything llm-cache reports to its user. `exit_code` is what a command exits with."""
+    """Anything llm-cache reports to its user. `exit_code` is what a command exits with. The text
+    is one line; where that sums up several things, a command shows `heading` and, a line each,
+    `details` in its place."""
 
     exit_code = 1
+    heading = ""
+    details: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, problems: Sequence[str], heading: str) -> Self:
+        """One error for one problem or for several; `heading` says whose they are."""
+        if len(problems) == 1:
+            return cls(problems[0])
+        error = cls(f"{heading}: {'; '.join(problems)}")
+        error.heading, error.details = heading, tuple(problems)
+        return error
 
 
 class UsageError(LlmCacheError):

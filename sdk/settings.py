@@ -159,6 +159,11 @@ class Review:
     problems: tuple[Problem, ...]
     unknown: tuple[Found, ...]
 
+    def error(self) -> SettingsError:
+        """All the problems in one error."""
+        sentences = sorted(problem.sentence for problem in self.problems)
+        return SettingsError.of(sentences, f"{len(sentences)} settings are wrong")
+
 
 def load_settings(
     flags: Mapping[str, object] | None = None, *, environ: Mapping[str, str] | None = None
@@ -171,7 +176,7 @@ def load_settings(
     """
     review = review_settings(flags, environ=environ)
     if review.problems:
-        raise SettingsError("; ".join(problem.sentence for problem in review.problems))
+        raise review.error()
     return review.settings
 
 

@@ -99,6 +99,21 @@ def test_wrong_usage_is_exit_2_and_one_line(cli: Cli, arguments: tuple[str, ...]
     assert result.stderr.count("\n") == 1
 
 
+def test_each_of_several_wrong_settings_is_a_line_below_one_that_leads(cli: Cli) -> None:
+    wrong = {"CACHE_TTL_SEC": "soon", "CACHE_MODE": "cash", "CACHE_MAX_BYTES": "2 heaps"}
+    for command in ("on", "run", "restart", "status", "stats", "exec"):
+        result = cli(*((command, "--", "true") if command == "exec" else (command,)), **wrong)
+        assert (result.returncode, result.stdout) == (2, "")
+        first, *others = result.stderr.splitlines()
+        assert first == "llm-cache: 3 settings are wrong:"
+        assert [line.partition("=")[0] for line in others] == [
+            f"  {name}" for name in sorted(wrong)
+        ]
+        assert (
+            others[1] == "  CACHE_MODE=cash (environment): must be cache, fresh, bypass or replay"
+        )
+
+
 def test_an_env_file_that_cannot_be_parsed_is_one_line(cli: Cli) -> None:
     cli.home.mkdir(mode=0o700)
     (cli.home / ".env").write_text("CACHE_PORT=4000\nwhat is this\n")
