@@ -41,6 +41,13 @@ class SettingsError(LlmCacheError):
 
     exit_code = 2
 
+    @classmethod
+    def of_file(cls, source: str, problems: Sequence[str]) -> Self:
+        """One error for all that is wrong in the file named `source`."""
+        if len(problems) == 1:
+            return cls(f"{source}: {problems[0]}")
+        return cls.of(problems, f"{source}: {len(problems)} things are wrong")
+
 
 class StoreError(LlmCacheError):
     """The store can't be read or written. The proxy answers without it (fail-open)."""

@@ -103,6 +103,8 @@ class Beside:
             self._first.get("error") or f"the proxy ended with code {self._process.wait()}"
         )
         error.exit_code = int(self._first.get("exit_code", 1))
+        error.heading = str(self._first.get("heading", ""))
+        error.details = tuple(self._first.get("details", ()))
         raise error
 
     def end(self) -> None:

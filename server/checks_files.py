@@ -26,7 +26,7 @@ def files(home: Path, settings: Settings, unread: str) -> Iterator[Finding]:
     yield _home(home)
     yield from _env(settings.env_file, unread)
     yield from _normalize(settings)
-    yield _prices(settings)
+    yield from _prices(settings)
     yield from _private(settings)
     yield from _log(settings)
     yield from _certificate(settings)
@@ -90,7 +90,7 @@ def _normalize(settings: Settings) -> Iterator[Finding]:
         text = read_optional(settings.normalize_file)
         rules = load_rules(settings)
     except SettingsError as error:
-        yield _found(name, "error", str(error), f"mend or remove {settings.normalize_file}")
+        yield from _wrong(settings.normalize_file, error)
         return
     if text is None:
         yield _found(name, "ok", "not there: nothing more is stripped")
@@ -126,16 +126,24 @@ def _patterns(rules: Rules) -> Iterator[Finding]:
                 yield _found(name, "ok", f"{shown} takes {seconds * 1e3:.1f} ms at most")
 
 
-def _prices(settings: Settings) -> Finding:
+def _wrong(path: Path, error: SettingsError) -> Iterator[Finding]:
+    """A line for each thing that is wrong in a file of the home."""
+    for problem in error.details or [str(error)]:
+        yield _found(path.name, "error", problem, f"mend or remove {path}")
+
+
+def _prices(settings: Settings) -> Iterator[Finding]:
     name = settings.prices_file.name
     try:
         text = read_optional(settings.prices_file)
         Prices.load(text, str(settings.prices_file))
     except SettingsError as error:
-        return _found(name, "error", str(error), f"mend or remove {settings.prices_file}")
+        yield from _wrong(settings.prices_file, error)
+        return
     if text is None:
-        return _found(name, "ok", "not there: the built-in prices count")
-    return _found(name, "ok", f"valid JSON ({len(json.loads(text))} models)")
+        yield _found(name, "ok", "not there: the built-in prices count")
+    else:
+        yield _found(name, "ok", f"valid JSON ({len(json.loads(text))} models)")
 
 
 def _private(settings: Settings) -> Iterator[Finding]:

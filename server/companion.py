@@ -33,7 +33,14 @@ def main() -> int:
     try:
         return serve.run(own_settings(load_settings()), stdout=False, alone=False, ready=_ready)
     except LlmCacheError as error:
-        _tell({"error": str(error), "exit_code": error.exit_code})
+        _tell(
+            {
+                "error": str(error),
+                "heading": error.heading,
+                "details": error.details,
+                "exit_code": error.exit_code,
+            }
+        )
         return error.exit_code
 
 

@@ -22,13 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
-from llm_cache.errors import LlmCacheError, NotRunningError
+from llm_cache.errors import LlmCacheError, NotRunningError, UsageError
 from llm_cache.settings import LOCALHOST, Settings
 
 START_SEC = 20.0
@@ -250,7 +251,7 @@ def start(
                     return running
                 if running is None and code is not None:
                     errors.seek(begin)
-                    raise LlmCacheError(_last_words(errors.read(), code, settings.port))
+                    raise _failure(errors.read(), code, settings.port)
                 if time.monotonic() > deadline:
                     raise LlmCacheError(
                         f"the proxy didn't answer within {START_SEC:.0f} s and was stopped; "
@@ -276,14 +277,31 @@ def _error_file(settings: Settings) -> IO[bytes]:
         raise LlmCacheError(f"CACHE_LOG_FILE={path}: can't be written: {error.strerror}") from None
 
 
-def _last_words(written: bytes, code: int, port: int) -> str:
-    lines = [line for line in written.decode("utf-8", "replace").splitlines() if line.strip()]
-    said = [line for line in lines if line.startswith("llm-cache: ")] or lines
-    if not said:
-        return f"the proxy ended with code {code} before it answered"
-    words = said[-1].removeprefix("llm-cache: ").strip()
-    owner = port_owner(port) if f"port {port} " in words else None
-    return f"{words} (who listens on port {port}: {owner})" if owner else words
+def _failure(written: bytes, code: int, port: int) -> LlmCacheError:
+    """Why a proxy ended that wrote this to stderr, with its exit code."""
+    lines = written.decode("utf-8", "replace").splitlines()
+    error = last_words(lines)
+    if error is None:
+        said = [line.strip() for line in lines if line.strip()]
+        return LlmCacheError(
+            said[-1] if said else f"the proxy ended with code {code} before it answered"
+        )
+    owner = port_owner(port) if f"port {port} " in str(error) else None
+    if owner:
+        error = LlmCacheError(f"{error} (who listens on port {port}: {owner})")
+    error.exit_code = code if code == UsageError.exit_code else LlmCacheError.exit_code
+    return error
+
+
+def last_words(lines: Sequence[str]) -> LlmCacheError | None:
+    """The error that a proxy that ended wrote last, or None."""
+    starts = [at for at, line in enumerate(lines) if line.startswith("llm-cache: ")]
+    if not starts:
+        return None
+    first, *rest = lines[starts[-1] :]
+    words = first.removeprefix("llm-cache: ").strip()
+    details = [line.strip() for line in takewhile(lambda line: line.startswith("  "), rest)]
+    return LlmCacheError.of(details, words.removesuffix(":")) if details else LlmCacheError(words)
 
 
 def stop(settings: Settings, *, patience_sec: float = STOP_SEC) -> str:

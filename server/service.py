@@ -227,8 +227,7 @@ def _last_words(path: Path | None, since: int) -> str:
             lines = log.read(65536).decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    said = [line for line in lines if line.startswith("llm-cache: ")]
-    return said[-1].removeprefix("llm-cache: ") if said else ""
+    return str(process.last_words(lines) or "")
 
 
 def own_environment(environ: Mapping[str, str]) -> dict[str, str]:

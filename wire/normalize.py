@@ -46,8 +46,8 @@ class Rules:
     def parse(text: str, source: str) -> Rules:
         """The rules in `text`, the content of the file named `source`.
 
-        Raises SettingsError: the field, its value and what is allowed, or the pattern that
-        doesn't compile and where.
+        Raises SettingsError with all that is wrong: the field, its value and what is allowed, or
+        the pattern that doesn't compile and where.
         """
         try:
             doc = strict_json.parse(text.encode("utf-8"))
@@ -55,26 +55,22 @@ class Rules:
             raise SettingsError(f"{source}: not valid JSON: {error}") from None
         if not isinstance(doc, dict):
             raise SettingsError(f"{source}: must be a JSON object, not {_shown(doc)}")
-        for field in doc:
-            if field not in _FIELDS:
-                allowed = ", ".join(_FIELDS)
-                raise SettingsError(f"{source}: unknown field {field!r} (allowed: {allowed})")
+        allowed = ", ".join(_FIELDS)
+        wrong = [
+            f"unknown field {field!r} (allowed: {allowed})" for field in doc if field not in _FIELDS
+        ]
         suffix_only = doc.get("suffix_only", False)
         if not isinstance(suffix_only, bool):
-            raise SettingsError(
-                f"{source}: suffix_only is {_shown(suffix_only)}, allowed: true or false"
-            )
+            wrong.append(f"suffix_only is {_shown(suffix_only)}, allowed: true or false")
         turns = doc.get("suffix_turns", 3)
         if isinstance(turns, bool) or not isinstance(turns, int) or turns < 1:
-            raise SettingsError(
-                f"{source}: suffix_turns is {_shown(turns)}, allowed: a whole number from 1"
-            )
-        return Rules(
-            system_strip=_patterns(doc, "system_strip", source),
-            message_strip=_patterns(doc, "message_strip", source),
-            suffix_only=suffix_only,
-            suffix_turns=turns,
+            wrong.append(f"suffix_turns is {_shown(turns)}, allowed: a whole number from 1")
+        system, message = (
+            _patterns(doc, field, wrong) for field in ("system_strip", "message_strip")
         )
+        if wrong:
+            raise SettingsError.of_file(source, wrong)
+        return Rules(system, message, suffix_only, turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,33 +162,31 @@ def _compiled(pattern: str) -> regex.Pattern[str]:
     return regex.compile(pattern)
 
 
-def _patterns(doc: dict[str, Any], field: str, source: str) -> tuple[str, ...]:
-    import regex  # type: ignore[import-untyped, unused-ignore]
-
+def _patterns(doc: dict[str, Any], field: str, wrong: list[str]) -> tuple[str, ...]:
+    """The patterns of a field; what is wrong with them is added to `wrong`."""
     patterns = doc.get(field, [])
     if not isinstance(patterns, list):
-        raise SettingsError(
-            f"{source}: {field} is {_shown(patterns)}, allowed: a list of regular expressions"
-        )
+        wrong.append(f"{field} is {_shown(patterns)}, allowed: a list of regular expressions")
+        return ()
     for index, pattern in enumerate(patterns):
-        if not isinstance(pattern, str):
-            raise SettingsError(
-                f"{source}: {field}[{index}] is {_shown(pattern)}, allowed: a string"
-            )
-        try:
-            _compiled(pattern)
-        except regex.error as error:
-            place = "" if error.pos is None else f" at position {error.pos}"
-            raise SettingsError(
-                f"{source}: {field}[{index}] {pattern!r} is not a regular expression: "
-                f"{error.msg}{place}"
-            ) from None
-        except (RecursionError, OverflowError, MemoryError, ValueError) as error:
-            raise SettingsError(
-                f"{source}: {field}[{index}] {pattern!r} is not a usable regular expression: "
-                f"{error}"
-            ) from None
+        if problem := _pattern_problem(pattern):
+            wrong.append(f"{field}[{index}] {problem}")
     return tuple(patterns)
+
+
+def _pattern_problem(pattern: Any) -> str | None:
+    import regex  # type: ignore[import-untyped, unused-ignore]
+
+    if not isinstance(pattern, str):
+        return f"is {_shown(pattern)}, allowed: a string"
+    try:
+        _compiled(pattern)
+    except regex.error as error:
+        place = "" if error.pos is None else f" at position {error.pos}"
+        return f"{pattern!r} is not a regular expression: {error.msg}{place}"
+    except (RecursionError, OverflowError, MemoryError, ValueError) as error:
+        return f"{pattern!r} is not a usable regular expression: {error}"
+    return None
 
 
 def _shown(value: Any) -> str:

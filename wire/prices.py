@@ -56,8 +56,8 @@ class Prices:
 
         None: no such file. Two forms: `{"haiku": [0.8e-6, 4e-6]}` and `{"haiku": {"input": 0.8e-6,
         "output": 4e-6, "cache_read": ..., "cache_write": ...}}`; a name counts for every model that
-        holds it, the longest name first. Raises SettingsError: which entry, its value, what is
-        allowed.
+        holds it, the longest name first. Raises SettingsError with all that is wrong: which entry,
+        its value, what is allowed.
         """
         if text is None:
             return Prices({})
@@ -67,7 +67,16 @@ class Prices:
             raise SettingsError(f"{source}: not valid JSON: {error}") from None
         if not isinstance(doc, dict):
             raise SettingsError(f"{source}: must be a JSON object of model names")
-        return Prices({name.lower(): _rates(name, value, source) for name, value in doc.items()})
+        rates: dict[str, Rates] = {}
+        wrong = []
+        for name, value in doc.items():
+            try:
+                rates[name.lower()] = _rates(name, value)
+            except ValueError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise SettingsError.of_file(source, wrong)
+        return Prices(rates)
 
     def cost(
         self, provider: str | None, model: str, usage: Usage, price_ids: tuple[str, ...] = ()
@@ -128,15 +137,16 @@ class Prices:
         return next((rates for part, rates in self._rates.items() if part in name), None)
 
 
-def _rates(name: str, value: Any, source: str) -> Rates:
+def _rates(name: str, value: Any) -> Rates:
+    """The rates of one entry. ValueError says what is wrong with it."""
     if not name:
-        raise SettingsError(f"{source}: a model name is empty")
+        raise ValueError("a model name is empty")
     if isinstance(value, list) and len(value) == 2:
         numbers = {"input": value[0], "output": value[1]}
     elif isinstance(value, dict) and {"input", "output"} <= value.keys() <= set(_RATES):
         numbers = value
     else:
-        raise SettingsError(f"{source}: {name!r} is {value!r}, allowed: {_ALLOWED}")
+        raise ValueError(f"{name!r} is {value!r}, allowed: {_ALLOWED}")
     for field, number in numbers.items():
         if (
             isinstance(number, bool)
@@ -144,8 +154,8 @@ def _rates(name: str, value: Any, source: str) -> Rates:
             or not math.isfinite(number)
             or number < 0
         ):
-            raise SettingsError(
-                f"{source}: {name!r} has {field} {number!r}, allowed: US dollars per token, from 0"
+            raise ValueError(
+                f"{name!r} has {field} {number!r}, allowed: US dollars per token, from 0"
             )
     fresh = float(numbers["input"])
     return Rates(

@@ -305,7 +305,7 @@ def test_a_port_out_of_range_is_wrong_usage_not_a_crash(cli: Cli) -> None:
 def test_an_invalid_pattern_is_an_error_not_a_switch(cli: Cli) -> None:
     cli.home.mkdir(mode=0o700)
     (cli.home / "normalize.json").write_text('{"system_strip": ["(unclosed"]}')
-    assert "normalize.json" in cli.fails(1, "on")
+    assert "normalize.json" in cli.fails(2, "on")
     assert cli.pid() is None
     assert "normalize.json" in cli.fails(2, "run")
 

@@ -286,6 +286,27 @@ def test_what_is_wrong_in_normalize_json_is_told(made: Cli, text: str, words: st
     assert words in check["message"]
 
 
+def test_one_thing_that_is_wrong_in_a_file_hides_no_other(made: Cli) -> None:
+    rules = {"strip": [], "suffix_turns": 0, "system_strip": ["fine", "(", "["], "suffix_only": 1}
+    (made.home / "normalize.json").write_text(json.dumps(rules))
+    (made.home / "prices.json").write_text('{"one": 1, "two": [1, 2], "three": [-1, 2]}')
+    wrong = [one for one in report(made)["checks"] if one["status"] == "error"]
+    assert [(one["name"], one["message"].split()[0]) for one in wrong] == [
+        *(("normalize.json", word) for word in ("unknown", "suffix_only", "suffix_turns")),
+        *(("normalize.json", f"system_strip[{at}]") for at in (1, 2)),
+        *(("prices.json", name) for name in ("'one'", "'three'")),
+    ]
+    (made.home / "prices.json").unlink()
+    for command in (("on",), ("run",), ("restart",), ("exec", "--", "true")):
+        told = made(*command)
+        assert told.returncode == 2, command
+        first, *others = told.stderr.splitlines()[-6:]
+        assert first == f"llm-cache: {made.home / 'normalize.json'}: 5 things are wrong:"
+        assert [line.split()[0] for line in others] == [
+            *("unknown", "suffix_only", "suffix_turns", "system_strip[1]", "system_strip[2]")
+        ]
+
+
 def test_what_normalize_json_says_is_told(made: Cli) -> None:
     rules = {
         "system_strip": ["Current date[^\\n]*", "Session-ID: [a-f0-9-]+"],
