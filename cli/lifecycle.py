@@ -37,6 +37,13 @@ Verbose = Annotated[
 _ERROR_LINE = re.compile(r"llm-cache: |\S+ ERR(OR)? |\S+ [A-Z-]+ +\S+  [45][0-9][0-9]  ")
 """A line of the log that tells of an error: at a start, of the proxy, of a call."""
 
+_MEANING = {
+    "fresh": ": asks upstream each time, and stores",
+    "bypass": ": doesn't touch the cache",
+    "replay": ": never asks upstream, a miss is a 504",
+}
+"""What a mode does to requests that name none; `cache` needs no word."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 
@@ -266,6 +273,8 @@ def _report(settings: Settings, running: process.Running | None) -> dict[str, An
         "since": None,
         "uptime_s": None,
         "cache": None,
+        "mode": None,
+        "upstreams": None,
         "last_call_s": None,
         "errors": None,
         "recent_errors": _log_errors(settings),
@@ -275,13 +284,15 @@ def _report(settings: Settings, running: process.Running | None) -> dict[str, An
         return report
     figures = process.ask(settings, running.address, "GET", "/stats")
     uptime = float(running.health.get("uptime_s", 0))
-    since = datetime.now(UTC).timestamp() - uptime
+    since = figures.get("started") or datetime.now(UTC).timestamp() - uptime
     return report | {
         "address": running.address.url,
         "accepting_calls": running.health.get("status") == "ok",
         "since": datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds"),
         "uptime_s": uptime,
         "cache": running.cache,
+        "mode": figures.get("mode"),
+        "upstreams": figures.get("upstreams"),
         "last_call_s": figures.get("last_call_s"),
         "errors": figures.get("session", {}).get("errors"),
         "recent_errors": figures.get("recent_errors", []),
@@ -307,7 +318,13 @@ def _print_report(report: dict[str, Any]) -> None:
         say(f"pid        {report['pid']}")
         say(f"address    {report['address']}")
         say(f"calls      {'accepted' if report['accepting_calls'] else 'not accepted'}")
-        say(f"cache      {report['cache']}")
+        off = report["cache"] == "off"
+        say(f"cache      {'off (forwards everything, stores nothing)' if off else 'on'}")
+        if mode := report["mode"]:
+            say(f"mode       {mode}{_MEANING.get(mode, '')}")
+        if report["upstreams"] is not None:
+            for line in _upstream_lines(report["upstreams"]):
+                say(printable(line))
         say(f"last call  {'none yet' if last is None else duration(last) + ' ago'}")
         say(f"errors     {report['errors']} in this run")
     elif report["pid"]:
@@ -322,6 +339,17 @@ def _print_report(report: dict[str, Any]) -> None:
         say("recent errors" if report["up"] else "last errors in the log")
         for line in report["recent_errors"]:
             say(f"  {printable(line)}")
+
+
+def _upstream_lines(configured: dict[str, str]) -> list[str]:
+    """Who is asked, in words."""
+    named = dict(sorted(configured.items()))
+    others = named.pop("*", "each provider's own")
+    if not named:
+        return [f"upstream   {others}"]
+    width = max(len("all others"), *map(len, named))
+    lines = [f"{name:<{width}}  {url}" for name, url in {**named, "all others": others}.items()]
+    return [f"{'' if at else 'upstreams':<10} {line}" for at, line in enumerate(lines)]
 
 
 def _log_errors(settings: Settings, most: int = 5) -> list[str]:

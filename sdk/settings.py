@@ -247,6 +247,15 @@ def is_secret(name: str) -> bool:
     return name == "CACHE_AUTH_TOKEN" or _REAL_KEY.fullmatch(name) is not None
 
 
+def configured_upstreams(settings: Settings) -> dict[str, str]:
+    """The base URLs asked in the place of providers' own, and besides them, by name; `*` is that of
+    everything that isn't named."""
+    named = {name: upstream.url for name, upstream in settings.named_upstreams.items()}
+    if settings.upstream is not None:
+        return {"*": settings.upstream, **named}
+    return {**settings.upstreams, **named}
+
+
 LOCALHOST = ("127.0.0.1", "localhost", "::1")
 """The hosts for which the proxy listens on IPv4 and IPv6, so that clients may call it localhost."""
 

@@ -17,7 +17,7 @@ from llm_cache.server.exchange import Exchanges, Send
 from llm_cache.server.guard import Refusal
 from llm_cache.server.journal import Journal
 from llm_cache.server.requests import Receive, Refused, read_body
-from llm_cache.settings import Settings
+from llm_cache.settings import Settings, configured_upstreams
 from llm_cache.store import Store
 
 _SMALL_BODY = 64 << 10
@@ -132,6 +132,9 @@ class OwnEndpoints:
             "last_call_s": None if last is None else round(max(0.0, time.time() - last), 3),
             "recent_errors": list(self._journal.errors),
             "address": self._address,
+            "started": round(self._started, 3),
+            "mode": self._settings.mode,
+            "upstreams": configured_upstreams(self._settings),
         }
 
     async def _metrics(self, query: bytes, body: bytes) -> Answer:

@@ -423,6 +423,30 @@ def test_status_tells_the_facts(cli: Cli, upstream: Upstream) -> None:
     assert down["recent_errors"] == after["recent_errors"]  # from the log now
 
 
+def test_status_tells_the_mode_and_who_is_asked(cli: Cli, upstream: Upstream) -> None:
+    cli.ok("on", "--mode", "replay")
+    report = cli.json("status")
+    assert (report["mode"], report["upstreams"]) == ("replay", {"anthropic": upstream.url})
+    said = cli.ok("status")
+    assert "mode       replay: never asks upstream, a miss is a 504\n" in said
+    assert f"upstreams  anthropic   {upstream.url}\n" in said
+    assert "           all others  each provider's own\n" in said
+    since = report["since"]
+    assert {cli.json("status")["since"] for _ in range(3)} == {since}
+    cli.settings["CACHE_UPSTREAMS"] = "mine=http://127.0.0.1:9"
+    cli.ok("restart", "--upstream", "http://127.0.0.1:8/base")
+    assert cli.json("status")["upstreams"] == {
+        "*": "http://127.0.0.1:8/base",
+        "mine": "http://127.0.0.1:9",
+    }
+    assert "           all others  http://127.0.0.1:8/base\n" in cli.ok("status")
+    del cli.settings["CACHE_UPSTREAMS"], cli.settings["CACHE_UPSTREAM_ANTHROPIC"]
+    cli.ok("restart")
+    said = cli.ok("status")
+    assert "mode       cache\n" in said
+    assert "upstream   each provider's own\n" in said
+
+
 def test_a_start_that_fails_shows_the_proxys_own_words(cli: Cli) -> None:
     cli.home.mkdir(mode=0o700)
     (cli.home / "store").write_text("not a folder")
@@ -494,6 +518,7 @@ def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
 def test_status_as_json_is_one_document(cli: Cli) -> None:
     assert set(json.loads(cli("status", "--json").stdout)) == {
         *("up", "pid", "address", "accepting_calls", "since", "uptime_s", "cache"),
+        *("mode", "upstreams"),
         *("last_call_s", "errors", "recent_errors", "service"),
     }
 
