@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from llm_cache.cli.lifecycle import note_misspelt
 from llm_cache.cli.output import dollars, note, printable
 from llm_cache.errors import LlmCacheError, UsageError
 from llm_cache.settings import Settings, is_loopback, load_settings
@@ -135,6 +136,7 @@ def exec_(
         "CACHE_OFF": "0",
     }
     settings = load_settings(flags)
+    note_misspelt(flags)
     overrides = {name: str(value) for name, value in flags.items() if value is not None}
     try:
         with _signals_passed_on() as signals, _home(settings, isolated) as folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from llm_cache.cli.setup import can_ask, first_run
 from llm_cache.errors import LlmCacheError, UsageError
 from llm_cache.server import process, service
 from llm_cache.server.notify import tell_manager
-from llm_cache.settings import Settings, load_settings
+from llm_cache.settings import Settings, load_settings, review_settings
 
 Port = Annotated[
     str | None, typer.Option(metavar="NUMBER", help="Listen on this port (CACHE_PORT).")
@@ -136,6 +137,7 @@ def run(
         flags = _flags(port, host, upstream, mode, scope, log_level, verbose)
         environ = service.own_environment(os.environ) if as_service else None
         settings = load_settings(flags, environ=environ)
+        note_misspelt(flags, environ)
         settings.make_home()
         from llm_cache.server import serve
 
@@ -165,6 +167,7 @@ def _switch(cache: str, flags: dict[str, object]) -> None:
     settings = load_settings(flags)
     running = process.find(settings)
     if running is None:
+        note_misspelt(flags)
         asked = not settings.env_file.exists() and _first_run(settings, flags)
         if asked:
             settings = load_settings(flags)
@@ -188,6 +191,14 @@ def _switch(cache: str, flags: dict[str, object]) -> None:
             process.ask(settings, address, "POST", "/cache/mode", {"cache": cache})
             say(f"llm-cache is now {_state(cache)}: {address.url} (pid {running.pid})")
     _print_exports(settings, _address(running).url)
+
+
+def note_misspelt(flags: Mapping[str, object], environ: Mapping[str, str] | None = None) -> None:
+    """Say which names look like settings and do nothing: a misspelt one would go unseen."""
+    from llm_cache.server.checks import misspelt
+
+    for sentence in misspelt(review_settings(flags, environ=environ)):
+        note(sentence)
 
 
 def _start(settings: Settings, cache: str, flags: dict[str, object]) -> process.Running:

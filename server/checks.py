@@ -29,6 +29,7 @@ from llm_cache.settings import (
 Level = Literal["ok", "warning", "error"]
 
 _SHORT_TOKEN = 16
+_VERY_NEAR = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +113,31 @@ def _settings(review: Review) -> Iterator[Finding]:
     for name, allowed in problems.items():
         yield Finding("Settings", name, "error", allowed, f"set {name}")
     for found in review.unknown:
-        nearest = _nearest(found.name)
-        fix = f"did you mean {nearest}?" if nearest else "docs/SETTINGS.md names all there are"
-        text = f"in {_place(found)}: there is no such setting, so it does nothing"
-        yield Finding("Settings", found.name, "warning", text, fix)
+        yield _unknown(found)
     yield from _openness(review.settings)
+
+
+def _unknown(found: Found) -> Finding:
+    nearest = _nearest(found.name)
+    fix = f"did you mean {nearest}?" if nearest else "docs/SETTINGS.md names all there are"
+    text = f"in {_place(found)}: there is no such setting, so it does nothing"
+    return Finding("Settings", found.name, "warning", text, fix)
+
+
+def misspelt(review: Review) -> list[str]:
+    """A sentence for each name that is probably a setting's, and is none. What `.env` says is
+    meant for us; the environment has names of other programs too, and there only one that is very
+    near to a setting's counts."""
+    told = [
+        _unknown(found)
+        for found in review.unknown
+        if found.where != "environment"
+        or found.name.startswith("LLM_CACHE_")
+        or _nearest(found.name, _VERY_NEAR)
+    ]
+    if _real_keys(review):  # or nothing of a provider has to be loaded
+        told += [one for one in _keys(review) if one.level == "warning"]
+    return [f"{one.name} {one.text}; {one.fix}" for one in told]
 
 
 def _misled(settings: Settings) -> dict[str, str]:
@@ -186,10 +207,11 @@ def _real_keys(review: Review) -> dict[str, Found]:
     }
 
 
-def _nearest(name: str) -> str | None:
+def _nearest(name: str, least: float = 0.6) -> str | None:
+    """The setting whose name is nearest, if it is as near as `least` (1: the same)."""
     names = {*SETTING_NAMES, "LLM_CACHE_HOME"}
     bare = re.sub(r"^LLM_CACHE_", "CACHE_", name)
     if bare in names:
         return bare
-    near = difflib.get_close_matches(bare, sorted(names), 1, 0.6)
+    near = difflib.get_close_matches(bare, sorted(names), 1, least)
     return near[0] if near else None

@@ -455,6 +455,30 @@ def test_a_start_that_fails_shows_the_proxys_own_words(cli: Cli) -> None:
     assert cli.pid() is None
 
 
+def test_a_misspelt_setting_is_told_when_a_proxy_starts(cli: Cli) -> None:
+    cli.home.mkdir(mode=0o700)
+    lines = ("CACHE_PROT=4100", "CACHE_DRIVER=file", "ANTROPIC_API_KEY_REAL=sk", "")
+    (cli.home / ".env").write_text("\n".join(lines))
+    told = [
+        "CACHE_PROT in .env: there is no such setting, so it does nothing; did you mean "
+        "CACHE_PORT?",
+        "CACHE_DRIVER in .env: ",
+        "CACHE_TTL_SECS in the environment: there is no such setting, so it does nothing; did you "
+        "mean CACHE_TTL_SEC?",
+        "ANTROPIC_API_KEY_REAL in .env: there is no provider antropic, so it does nothing; did you "
+        "mean ANTHROPIC_API_KEY_REAL?",
+    ]
+    cli.settings |= {"CACHE_TTL_SECS": "60", "CACHE_STORES": "redis"}
+    for arguments in (("on",), ("restart",), ("exec", "--", "true")):
+        result = cli(*arguments)
+        assert result.returncode == 0, result.stderr
+        assert all(result.stderr.count(words) == 1 for words in told), result.stderr
+        assert "CACHE_STORES" not in result.stderr  # of some other program
+    assert all(words in (cli.home / "proxy.log").read_text() for words in told)
+    assert cli("on").stderr == ""  # a running proxy isn't started
+    cli.ok("stop")
+
+
 def test_a_log_file_that_cannot_be_written_is_told(cli: Cli) -> None:
     assert "CACHE_LOG_FILE=" in cli.fails(1, "on", CACHE_LOG_FILE="/proc/none/x.log")
 
