@@ -245,15 +245,20 @@ def _same_place(flags: dict[str, object], address: process.Address) -> None:
 
 def _print_exports(settings: Settings, url: str) -> None:
     say()
-    say(f"  export ANTHROPIC_BASE_URL={url}")
-    if "anthropic" not in settings.real_keys:
-        say("  # and your own ANTHROPIC_API_KEY, as always: it is passed through")
-    elif settings.auth_token:
-        say("  export ANTHROPIC_API_KEY=...    # the value of CACHE_AUTH_TOKEN")
-    else:
-        say("  export ANTHROPIC_API_KEY=anything    # the proxy puts the real key in its place")
-    if settings.auth_token and "anthropic" not in settings.real_keys:
-        say("  # and with every request the header x-cache-auth: the value of CACHE_AUTH_TOKEN")
+    passed_through = []
+    for provider, base_url in (("anthropic", url), ("openai", f"{url}/openai/v1")):
+        name = provider.upper()
+        say(f"  export {name}_BASE_URL={base_url}")
+        if provider not in settings.real_keys:
+            passed_through.append(f"{name}_API_KEY")
+        elif settings.auth_token:
+            say(f"  export {name}_API_KEY=...    # the value of CACHE_AUTH_TOKEN")
+        else:
+            say(f"  export {name}_API_KEY=anything    # the proxy puts the real key in its place")
+    if passed_through:
+        say(f"  # your own {' and '.join(passed_through)} as always: passed through")
+    if passed_through and settings.auth_token:
+        say("  # and with every such request the header x-cache-auth: the CACHE_AUTH_TOKEN")
 
 
 def _stop(settings: Settings) -> None:

@@ -53,9 +53,26 @@ def test_on_starts_the_proxy_and_says_what_to_export(cli: Cli, upstream: Upstrea
     result = cli("on")
     assert result.returncode == 0, result.stderr
     assert f"llm-cache is on: http://localhost:{port} (pid {cli.pid()})" in result.stdout
-    assert f"export ANTHROPIC_BASE_URL=http://localhost:{port}" in result.stdout
+    assert f"export ANTHROPIC_BASE_URL=http://localhost:{port}\n" in result.stdout
+    assert f"export OPENAI_BASE_URL=http://localhost:{port}/openai/v1\n" in result.stdout
+    assert "your own ANTHROPIC_API_KEY and OPENAI_API_KEY as always" in result.stdout
     assert "passes each client's own credentials through" in result.stderr
     assert (outcome(cli), outcome(cli)) == ("MISS", "HIT")
+
+
+def test_on_says_which_key_a_client_sends(cli: Cli) -> None:
+    cli.settings["OPENAI_API_KEY_REAL"] = "sk-real"
+    said = cli.ok("on")
+    assert "export OPENAI_API_KEY=anything" in said
+    assert "your own ANTHROPIC_API_KEY as always" in said
+    cli.ok("stop")
+    cli.settings["CACHE_AUTH_TOKEN"] = "a-token-that-is-long"
+    said = cli.ok("on")
+    assert "export OPENAI_API_KEY=...    # the value of CACHE_AUTH_TOKEN" in said
+    assert "x-cache-auth" in said
+    assert "sk-real" not in said
+    assert "a-token" not in said
+    cli.ok("stop")
 
 
 def test_what_on_makes_is_private_to_the_user(cli: Cli) -> None:
