@@ -282,6 +282,9 @@ def read_env_file(path: Path) -> dict[str, str]:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         return {}
+    except NotADirectoryError:
+        where = _shown(str(path.parent))
+        raise SettingsError(f"{where}: isn't a folder; set LLM_CACHE_HOME to one") from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise SettingsError(f"{path}: can't be read: {reason}") from None

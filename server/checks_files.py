@@ -24,6 +24,8 @@ _WARNING_SHARE = 0.2
 def files(home: Path, settings: Settings, unread: str) -> Iterator[Finding]:
     """The home and what is in it but the store. `unread`: why `.env` couldn't be read."""
     yield _home(home)
+    if home.exists() and not home.is_dir():
+        return
     yield from _env(settings.env_file, unread)
     yield from _normalize(settings)
     yield from _prices(settings)

@@ -92,7 +92,7 @@ def holder(pid_file: Path) -> int | None:
     """The pid of the process that holds the lock on `pid_file`, or None when nobody does."""
     try:
         fd = os.open(pid_file, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise LlmCacheError(f"{pid_file}: can't be read: {error.strerror}") from None

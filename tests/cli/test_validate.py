@@ -257,7 +257,11 @@ def test_a_home_that_is_not_private_is_told(cli: Cli, mode: int, status: str) ->
 
 def test_a_home_that_is_a_file_is_told(cli: Cli) -> None:
     cli.home.write_text("")
-    assert found(cli, str(cli.home))["message"] == "isn't a folder"
+    wrong = [one for one in report(cli)["checks"] if one["status"] == "error"]
+    assert [(one["name"], one["message"]) for one in wrong] == [(str(cli.home), "isn't a folder")]
+    for command in ("on", "run", "stop", "status", "stats", "monitor"):
+        told = cli.fails(2, command)
+        assert told == f"llm-cache: {cli.home}: isn't a folder; set LLM_CACHE_HOME to one"
     cli.home.unlink()
 
 

@@ -288,7 +288,7 @@ def test_a_home_that_cannot_be_made_says_why(tmp_path: Path, env: dict[str, str]
 
 def test_a_home_that_is_a_file_says_so(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "home").write_text("")
-    assert "home/.env: can't be read: Not a directory" in problem(env)
+    assert "home: isn't a folder; set LLM_CACHE_HOME to one" in problem(env)
 
 
 def test_named_upstreams_are_written_out_or_json_or_a_file(env: dict[str, str]) -> None:
