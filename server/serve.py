@@ -17,7 +17,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from email.utils import formatdate
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from hypercorn.config import Config, Sockets
 
 from llm_cache import __version__
 from llm_cache.errors import LlmCacheError, SettingsError, StoreError
+from llm_cache.server import process
 from llm_cache.server.app import App
 from llm_cache.server.connection import Connection, use_own_connections
 from llm_cache.server.exchange import Exchanges
@@ -105,7 +106,14 @@ def run(
     log = Log(settings.log_file, "silent" if settings.quiet else settings.log_level, stdout=stdout)
     log.check()
     lock = locked(settings.pid_file) if alone else nullcontext()
-    with bound_sockets(settings) as sockets, lock:
+    with ExitStack() as held:
+        try:
+            sockets = held.enter_context(bound_sockets(settings))
+        except LlmCacheError:
+            if alone and (pid := process.holder(settings.pid_file)) is not None:
+                raise _running_already(pid) from None  # on this port, most likely
+            raise
+        held.enter_context(lock)
         limits = Limits(
             ttl_sec=settings.ttl_sec,
             max_entries=settings.max_entries,
@@ -305,9 +313,7 @@ def locked(pid_file: Path) -> Iterator[None]:
                 # A command that looks who holds the lock takes it for a moment itself.
                 if time.monotonic() > deadline:
                     pid = os.pread(fd, 16, 0).decode("ascii", "replace").strip()
-                    raise LlmCacheError(
-                        f"a proxy of this home is running already (pid {pid or 'unknown'})"
-                    ) from None
+                    raise _running_already(pid or "unknown") from None
                 time.sleep(0.02)
         os.ftruncate(fd, 0)
         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
@@ -315,6 +321,10 @@ def locked(pid_file: Path) -> Iterator[None]:
         os.ftruncate(fd, 0)
     finally:
         os.close(fd)
+
+
+def _running_already(pid: int | str) -> LlmCacheError:
+    return LlmCacheError(f"a proxy of this home is running already (pid {pid})")
 
 
 @contextmanager
