@@ -13,10 +13,10 @@ import typer
 from llm_cache.cli.clients import client_lines
 from llm_cache.cli.output import duration, note, printable, say, say_json
 from llm_cache.cli.setup import can_ask, first_run
-from llm_cache.errors import LlmCacheError, UsageError
+from llm_cache.errors import LlmCacheError, SettingsError, UsageError
 from llm_cache.server import process, service
 from llm_cache.server.notify import tell_manager
-from llm_cache.settings import Settings, load_settings, review_settings
+from llm_cache.settings import Settings, home_folder, load_settings, review_settings
 
 Port = Annotated[
     str | None, typer.Option(metavar="NUMBER", help="Listen on this port (CACHE_PORT).")
@@ -116,7 +116,14 @@ def stop() -> None:
 
     Example: llm-cache stop
     """
-    _stop(load_settings())
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        settings = Settings(home_folder())  # whose proxy it is doesn't depend on them
+        if process.holder(settings.pid_file) is None:
+            raise
+        note(f"the settings are wrong, which a start will refuse: {error}")
+    _stop(settings)
 
 
 def run(

@@ -387,6 +387,20 @@ def test_a_process_that_holds_the_lock_and_does_not_answer_is_told(cli: Cli) -> 
         deaf.kill()
 
 
+def test_a_proxy_can_be_stopped_when_the_settings_are_wrong(cli: Cli) -> None:
+    cli.ok("on")
+    for line, settings in (("what is this", {}), ("", {"CACHE_PORT": "99999"})):
+        (cli.home / ".env").write_text(f"{line}\n")
+        result = cli("stop", **settings)
+        assert (result.returncode, result.stdout) == (0, "llm-cache is stopped\n")
+        assert result.stderr.startswith("the settings are wrong")
+        assert cli.pid() is None
+        cli.fails(2, "stop", **settings)
+        (cli.home / ".env").unlink()
+        cli.ok("on")
+    cli.ok("stop")
+
+
 # run and status
 
 
@@ -403,8 +417,9 @@ def test_run_serves_in_the_foreground_until_sigterm(cli: Cli) -> None:
 
 def test_a_second_run_of_one_home_is_refused(cli: Cli) -> None:
     cli.ok("on")
-    told = cli.fails(1, "run", CACHE_PORT=str(unused_port()))
-    assert f"running already (pid {cli.pid()})" in told
+    for port in (str(unused_port()), cli.settings["CACHE_PORT"]):
+        told = cli.fails(1, "run", CACHE_PORT=port)
+        assert f"running already (pid {cli.pid()})" in told
 
 
 def test_status_when_down_is_exit_1(cli: Cli) -> None:
