@@ -9,12 +9,21 @@ from __future__ import annotations
 import os
 import sys
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llm_cache.cli.open_store import opened_store
-from llm_cache.cli.output import colourful, json_text, note, say, say_json
+from llm_cache.cli.output import (
+    colourful,
+    dollars,
+    duration,
+    json_text,
+    note,
+    say,
+    say_json,
+)
 from llm_cache.errors import LlmCacheError, UsageError
 from llm_cache.settings import load_settings
 
@@ -142,9 +151,9 @@ def _view(store: Store | None, prefix: str, as_json: bool) -> None:
     from llm_cache.cli.explore_rows import facts_of
     from llm_cache.cli.explore_text import answer_lines, exchange_of, request_lines
 
-    found = _found(store, prefix, 2)
+    found = _found(store, prefix, _NAMED_AT_MOST + 1)
     if len(found) > 1:
-        raise UsageError(f"{prefix} fits several entries; give more of the key")
+        raise UsageError(f"{_several(prefix, found)}; give more of the key")
     assert store is not None  # something was found
     [(key, entry)] = found
     exchange = exchange_of(store, key, entry)
@@ -159,7 +168,7 @@ def _view(store: Store | None, prefix: str, as_json: bool) -> None:
         return
     for name, value in facts.items():
         if name not in ("prompt", "snippet"):
-            say(f"{name:<14} {_plain(value)}")
+            say(f"{name:<14} {_readable(name, value)}")
     for title, lines in (
         ("REQUEST", request_lines(exchange, "readable")),
         ("ANSWER", answer_lines(exchange, "readable")),
@@ -169,10 +178,20 @@ def _view(store: Store | None, prefix: str, as_json: bool) -> None:
             say(_heading(f"── {line.text} ") if line.heading else line.text)
 
 
-def _plain(value: object) -> str:
+def _readable(name: str, value: object) -> str:
+    """A fact as a person reads it; a script takes --json."""
     from llm_cache.cli.explore_text import safe
 
-    return "-" if value is None else safe(str(value))
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name in ("created", "accessed") and isinstance(value, float):
+        ago = duration(max(0.0, time.time() - value))
+        return f"{datetime.fromtimestamp(value):%Y-%m-%d %H:%M:%S} ({ago} ago)"
+    if name == "usd" and isinstance(value, float):
+        return dollars(value, 6)
+    return safe(str(value))
 
 
 def _heading(text: str) -> str:
@@ -183,9 +202,7 @@ def _heading(text: str) -> str:
 def _invalidate(store: Store | None, prefix: str, every: bool, as_json: bool) -> None:
     found = _found(store, prefix, sys.maxsize if every else _NAMED_AT_MOST + 1)
     if len(found) > 1 and not every:
-        some = ", ".join(key[:16] for key, _ in found[:_NAMED_AT_MOST])
-        more = ", …" if len(found) > _NAMED_AT_MOST else ""
-        raise UsageError(f"{prefix} fits several entries ({some}{more}); --all removes all of them")
+        raise UsageError(f"{_several(prefix, found)}; --all removes all of them")
     assert store is not None  # something was found
     gone = []
     for key, entry in found:
@@ -197,6 +214,12 @@ def _invalidate(store: Store | None, prefix: str, every: bool, as_json: bool) ->
         return
     for key in gone:
         say(f"removed {key}")
+
+
+def _several(prefix: str, found: list[tuple[str, Entry]]) -> str:
+    some = ", ".join(key[:16] for key, _ in found[:_NAMED_AT_MOST])
+    more = ", …" if len(found) > _NAMED_AT_MOST else ""
+    return f"{prefix} fits several entries ({some}{more})"
 
 
 def _found(store: Store | None, prefix: str, limit: int) -> list[tuple[str, Entry]]:
