@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -127,9 +128,12 @@ def _overview(columns: list[tuple[str, dict[str, Any]]]) -> Table:
 def _models(rows: list[dict[str, Any]], width: int) -> Table:
     table = _table("model", "calls", "hit rate", "tok saved", "saved", "spent")
     table.columns[0].max_width = max(_NARROWEST_MODEL, width - _MODEL_FIGURES)
+    sold_by = Counter(row["model"] for row in rows)
     for row in rows:
+        # One model of two providers has two rows, and so has what named no model.
+        owner = f" ({row['provider']})" if sold_by[row["model"]] > 1 else ""
         table.add_row(
-            printable(row["model"] or "(none)"),
+            printable(f"{row['model'] or '(none)'}{owner}"),
             _figure(row["calls"], "number"),
             _rate(row["hit_rate_pct"], _MODEL_BAR),
             _figure(row["tokens_saved"], "gain"),

@@ -7,6 +7,7 @@ import re
 import pytest
 from command import Cli
 from support import anthropic_wire as wire
+from support import openai_wire
 from support.proxy import anthropic_headers
 from support.raw import exchange
 from support.replies import json_reply
@@ -83,6 +84,25 @@ def test_what_was_gained_is_green_and_without_colour_all_is_plain(used: Cli) -> 
     assert coloured.screen.buffer[row][figure].fg == "green"
     assert b"\x1b" not in shown(used, NO_COLOR="1").written
     assert b"\x1b" not in shown(used, TERM="dumb").written
+
+
+def test_one_model_of_two_providers_is_told_apart(cli: Cli, upstream: Upstream) -> None:
+    upstream.default = json_reply(openai_wire.chat("Hi."))
+    cli.settings["CACHE_UPSTREAMS"] = f"mine={upstream.url} provider=openai; your={upstream.url}"
+    cli.ok("on")
+    for path in ("/mine/v1/chat/completions", "/your/v1/chat/completions"):
+        exchange(
+            int(cli.settings["CACHE_PORT"]),
+            "POST",
+            path,
+            [("content-type", "application/json"), ("authorization", "Bearer k")],
+            openai_wire.request(),
+            deadline=20,
+        )
+    said = cli.ok("stats", COLUMNS="120")
+    model = openai_wire.MODEL
+    rows = [line.split("  ")[0] for line in said.splitlines() if model in line]
+    assert sorted(rows) == [f"{model} (compatible)", f"{model} (openai)"]
 
 
 def test_a_name_that_is_too_long_for_its_column_is_told_whole(cli: Cli, upstream: Upstream) -> None:
