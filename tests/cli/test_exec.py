@@ -145,9 +145,11 @@ def test_stdin_reaches_the_command(cli: Cli) -> None:
 
 
 def test_a_command_that_asks_nothing_is_told_so(cli: Cli) -> None:
-    result = cli("exec", "--", "true")
-    assert (result.returncode, result.stdout) == (0, "")
-    assert "no request reached the proxy" in result.stderr
+    for options in ((), ("--fail-on-miss",)):  # what asks nothing misses nothing
+        for command, code in (("true", 0), ("false", 1)):
+            result = cli("exec", *options, "--", command)
+            assert (result.returncode, result.stdout) == (code, "")
+            assert "no request reached the proxy" in result.stderr
 
 
 # Replay
