@@ -124,7 +124,8 @@ def _as_json(event: dict[str, Any]) -> str:
 def _as_line(event: dict[str, Any]) -> str:
     """The whole of an event, for a pipe: nothing is cut."""
     when = datetime.fromtimestamp(event["t"] / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    tail = f" | {printable(event['snippet'])}" if event["snippet"] else ""
+    told = _told(event)
+    tail = f" | {told}" if told else ""
     return (
         f"{when}  #{event['seq']:04d} {printable(event['type']):<4} "
         f"{printable(event['model'] or '-')}  {_tokens(event)}tok "
@@ -148,13 +149,19 @@ def _as_row(event: dict[str, Any]) -> str:
         f"{dollars(event['usd'], 5):>8} {event['ms']:>5.0f}ms"
     )
     used = len(head) + max(len(kind), _TYPE_WIDTH) + cell_len(facts)
-    tail = cut(f" | {printable(event['snippet'])}", max(0, width - used)).rstrip()
+    tail = cut(f" | {_told(event)}", max(0, width - used)).rstrip()
     if not colourful():
         return cut(f"{head}{kind:<{_TYPE_WIDTH}}{facts}{tail}", width).rstrip()
     colour = _COLOURS.get(kind, _CYAN if event["from_cache"] else _GREY)
     if used > width:  # too narrow for columns
         return f"{colour}{cut(f'{head}{kind} {facts}', width)}{_PLAIN}"
     return f"{_GREY}{head}{_PLAIN}{colour}{kind:<{_TYPE_WIDTH}}{_PLAIN}{facts}{_GREY}{tail}{_PLAIN}"
+
+
+def _told(event: dict[str, Any]) -> str:
+    """The start of the answer; of one that says nothing, why it wasn't stored."""
+    note = event.get("note")
+    return printable(event["snippet"] or (f"[{note}]" if note else ""))
 
 
 def _tokens(event: dict[str, Any]) -> int:

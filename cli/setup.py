@@ -135,7 +135,7 @@ def first_run(flags: dict[str, object]) -> None:
     """The wizard before the first start, on a terminal. `flags` answer some of it already."""
     from llm_cache.server import configure
 
-    say("llm-cache isn't configured yet. A few questions; Ctrl-C leaves everything as it is.")
+    say("llm-cache isn't configured yet. A few questions; Ctrl-C leaves all as it is.")
     answers: dict[str, str | None] = {
         name: str(value) for name, value in flags.items() if name in ("CACHE_PORT", "CACHE_HOST")
     }

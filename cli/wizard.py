@@ -7,6 +7,8 @@ KeyboardInterrupt, before anything was written; what was answered by a flag isn'
 from __future__ import annotations
 
 import os
+import shutil
+import textwrap
 from typing import Any, TypeVar
 
 import questionary
@@ -170,7 +172,7 @@ def _is_wanted(now: Present, answers: Answers, provider: str, key: str, check: b
         say(f"  {problem}")
         return False
     if problem := keys.form_problem(settings, provider, key):
-        say(f"  That doesn't look right: {problem}.")
+        _tell(f"That doesn't look right: {problem}.")
         if not _confirm("Use it all the same?", False):
             return False
     form = FORMS.get(provider)
@@ -182,7 +184,7 @@ def _is_wanted(now: Present, answers: Answers, provider: str, key: str, check: b
         verdict, said = keys.ask_with(settings, provider, key)
     except LlmCacheError as error:
         verdict, said = "unknown", str(error)
-    say(f"  {said}")
+    _tell(said)
     return verdict != "refused" or _confirm("Use it all the same?", False)
 
 
@@ -210,6 +212,12 @@ def _allowed(setting: str, now: Present) -> Any:
         return check_value(setting, text.strip(), now.home) or True
 
     return check
+
+
+def _tell(text: str) -> None:
+    """A sentence, broken between words where the terminal ends."""
+    width = shutil.get_terminal_size().columns - 1
+    say(textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  "))
 
 
 # One question each. questionary's own `ask` would take Ctrl-C for an answer.

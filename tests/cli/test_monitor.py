@@ -87,6 +87,15 @@ def test_each_type_has_its_colour(cli: Cli, upstream: Upstream) -> None:
         assert colours["BYPASS"] not in ("green", "brown", "cyan", "red")
 
 
+def test_what_has_no_answer_says_why(cli: Cli, upstream: Upstream) -> None:
+    upstream.default = json_reply(wire.message(TEXT, model=MODEL))
+    cli.ok("on")
+    with monitor(cli, columns=160) as terminal:
+        connected(cli, terminal)
+        ask(cli, "Nobody asked this", ("x-cache-mode", "replay"))
+        terminal.wait("ms | [not in the cache, and mode replay never asks upstream]")
+
+
 @pytest.mark.parametrize("settings", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_no_colour_is_no_escape_sequence_at_all(
     cli: Cli, upstream: Upstream, settings: dict[str, str]
