@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -90,6 +90,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal that can't show a letter shows "?"
     try:
         command = typer.main.get_command(app)
+        _name_values(command)
         given = sys.argv[1:] if arguments is None else list(arguments)
         with command.make_context("llm-cache", given) as context:
             code = command.invoke(context)
@@ -118,6 +119,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
             "set CACHE_LOG_LEVEL=debug to see where",
             1,
         )
+
+
+def _name_values(command: Any) -> None:
+    """Let help call an option's value by a word (`--host HOST`), not by Python's type
+    (`--host <str>`)."""
+    for parameter in command.params:
+        option = parameter.param_type_name == "option"
+        if option and parameter.metavar is None and not parameter.is_flag:
+            parameter.metavar = str(parameter.name).upper().rpartition("_")[2]
+    for one in getattr(command, "commands", {}).values():
+        _name_values(one)
 
 
 def _open_what_is_closed() -> None:

@@ -40,7 +40,7 @@ def key(
     Clients' credentials are a part of it when they pass through; --api-key-env names them
     without showing them.
 
-    Example: llm-cache key @request.json --header 'anthropic-version: 2023-06-01'
+    Example: llm-cache key @request.json --api-key-env ANTHROPIC_API_KEY
     """
     if tier not in TIERS:
         raise UsageError(f"--tier {tier}: must be exact, normalized or suffix")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -46,6 +47,9 @@ def test_every_command_has_help_with_an_example(cli: Cli, command: str) -> None:
     assert f"Usage: llm-cache {command}" in said
     assert "Example: " in said
     assert f"llm-cache {command}" in said.partition("Example: ")[2]
+    assert not re.search(r"--[a-z-]+ <", said)  # `--host HOST`, not Python's type
+    example = next(line for line in said.splitlines() if "Example: " in line)
+    assert example.count("'") % 2 == 0  # whole on its line, to be copied
 
 
 @pytest.mark.parametrize(
