@@ -37,7 +37,7 @@ def ask_for_keys(now: Present, answers: dict[str, str | None], check: bool | Non
     keep = _select(
         "Whose API keys go upstream?",
         {
-            "Each client's own, as they come: nothing to keep here": False,
+            "Each client's own, as they come: none is kept": False,
             "One that is kept here: clients need none": True,
         },
         has_key,
@@ -121,8 +121,8 @@ def _ask_for_scope(now: Present, answers: dict[str, str | None]) -> None:
     scope = _select(
         "Whose are the clients?",
         {
-            "Of several people or accounts: each has answers of its own": "credential",
-            "All mine: one cache, though a login changes its token (Claude Code's does)": "shared",
+            "Several people or accounts: each has its own answers": "credential",
+            "All mine: one cache, also when a login's token changes": "shared",
         },
         now.value("CACHE_SCOPE") or "credential",
     )
