@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support import anthropic_wire as wire
 from support.proxy import Proxy, anthropic_headers
+from support.raw import exchange
 from support.replies import Reply, json_reply, sse_reply
 from support.upstream import Request, Upstream
 
@@ -123,6 +124,18 @@ def test_the_server_reuses_its_prompt_over_the_turns_of_a_talk(
             wanted = json.loads(sent)
             assert got.pop("system") != wanted.pop("system")
             assert got == wanted
+
+
+@pytest.mark.parametrize("path", ["/llamacpp/v1/messages", "/llamacpp/anthropic/v1/messages"])
+def test_the_server_reuses_its_prompt_under_its_own_name_too(
+    llama: LlamaServer, upstream: Upstream, proxy: Any, path: str
+) -> None:
+    one: Proxy = proxy(CACHE_UPSTREAM_LLAMACPP=upstream.url)
+    for body in turn_bodies(FORMS[0], as_blocks=True, turns=6):
+        answer = exchange(one.port, "POST", path, list(anthropic_headers()), body, deadline=30)
+        assert (answer.status, answer.header("x-cache")) == (200, "MISS")
+    assert len(llama.reused) == 5
+    assert min(llama.reused) >= 0.99
 
 
 def test_without_the_rewriting_there_is_next_to_nothing_to_reuse(
