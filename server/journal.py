@@ -167,6 +167,7 @@ class Journal:
         self.errors: deque[str] = deque(maxlen=20)
         self.last_call: float | None = None
         self.store_failures = 0
+        self._told: set[str] = set()  # failures of housekeeping, since it last went well
         self._pending: list[Call] = []
         self._unwritten: dict[str, dict[str, int | float]] = {}
         self._flush_at: asyncio.TimerHandle | None = None
@@ -213,6 +214,18 @@ class Journal:
         self.store_failures += 1
         if not isinstance(error, StoreBusy) or not error.repeated:
             self.problem(f"store: {error}")
+
+    def housekeeping_failed(self, error: StoreError) -> None:
+        """What is tried every second failed: one line until `housekeeping_done`, however long."""
+        if str(error) in self._told:
+            self.store_failures += 1
+        else:
+            self._told.add(str(error))
+            self.store_failed(error)
+
+    def housekeeping_done(self) -> None:
+        """All of it went well: the next failure is news again."""
+        self._told.clear()
 
     def problem(self, text: str) -> None:
         """Something the operator should see: a line in the log and in `status`."""
@@ -262,7 +275,7 @@ class Journal:
                 await asyncio.to_thread(self._store.ledger.add, unwritten)
             except StoreError as error:
                 add_tallies(self._unwritten, unwritten)
-                self.store_failed(error)
+                self.housekeeping_failed(error)
                 return error
         return None
 

@@ -125,6 +125,7 @@ def run(
             limits,
             log=lambda line: log.write("error", [line]),
             patience=STORE_PATIENCE_SEC,
+            at_once=False,
         )
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -262,11 +263,14 @@ async def _tick(exchanges: Exchanges) -> None:
 async def _upkeep(store: Store, journal: Journal) -> None:
     while True:
         await asyncio.sleep(UPKEEP_SEC)
-        await journal.flush()
+        failed = await journal.flush()
         try:
             await asyncio.to_thread(store.flush)
         except StoreError as error:
-            journal.store_failed(error)
+            failed = error
+            journal.housekeeping_failed(error)
+        if failed is None:
+            journal.housekeeping_done()
 
 
 def check_certificate(settings: Settings) -> None:

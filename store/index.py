@@ -128,9 +128,6 @@ class Index:
     store's write lock. `open` and `reopen` are to be called with that lock held.
     """
 
-    read: sqlite3.Connection
-    write: sqlite3.Connection
-
     def __init__(
         self, root: Path, log: Log, now: Callable[[], float], patience: float = BUSY_SEC
     ) -> None:
@@ -142,13 +139,15 @@ class Index:
         self._now = now
         self._patience = patience
         self._file: os.stat_result | None = None
+        self.read = self.write = sqlite3.connect(":memory:", check_same_thread=False)
+        self.read.close()  # until `open`, whoever asks is told that it is closed
 
     def refuse_newer(self) -> None:
         """Raise StoreFormatError when the file's header names a newer format. Touches nothing."""
         try:
             with self.path.open("rb") as file:
                 header = file.read(72)
-        except (FileNotFoundError, IsADirectoryError):
+        except (FileNotFoundError, IsADirectoryError, PermissionError):
             return
         ours = int.from_bytes(header[68:72], "big") == APPLICATION_ID
         if header.startswith(b"SQLite format 3\0") and ours:
@@ -170,9 +169,9 @@ class Index:
             ledger = self._set_aside()
         try:
             self._open()
-        except (Unusable, UnicodeDecodeError, sqlite3.DatabaseError) as error:
+        except (Unusable, UnicodeDecodeError, PermissionError, sqlite3.DatabaseError) as error:
             # SQLite quotes a broken schema in its message, and Python can't decode that.
-            if isinstance(error, sqlite3.DatabaseError) and not self._is_unusable(error):
+            if not self._is_unusable(error):
                 raise
             self._log(f"store: {self.path} can't be used ({error})")
             ledger = self._set_aside()
@@ -181,8 +180,14 @@ class Index:
         if ledger:
             self.write.executemany("INSERT OR IGNORE INTO ledger VALUES(?, ?, ?)", ledger)
 
-    def _is_unusable(self, error: sqlite3.DatabaseError) -> bool:
-        return is_corruption(error) or (self.path.exists() and not self.path.is_file())
+    def _is_unusable(self, error: Exception) -> bool:
+        """Tell whether the file itself is to blame: not a full disk, not somebody who has it."""
+        if isinstance(error, (Unusable, UnicodeDecodeError)) or is_corruption(error):
+            return True
+        if isinstance(error, PermissionError) and Path(error.filename or "") == self.path:
+            return True
+        sides = [self.path.with_name(self.path.name + suffix) for suffix in _SIDE_FILES]
+        return any(side.exists() and not side.is_file() for side in sides)
 
     def _open(self) -> None:
         fd = -1

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import zstandard
 
-from llm_cache.errors import StoreBusy, StoreError
+from llm_cache.errors import StoreBusy, StoreError, StoreFormatError
 from llm_cache.store import forks, integrity, queries
 from llm_cache.store.blobs import SHARDS, BlobDamaged, Blobs, Draft, Step
 from llm_cache.store.entry import Entry, Stored, Tally, Totals
@@ -87,6 +87,7 @@ class Store:
         log: Log = _no_log,
         step: Step = _no_step,
         patience: float = BUSY_SEC,
+        at_once: bool = True,
     ) -> Store:
         """Open the store in the folder `path`, making it when it isn't there.
 
@@ -95,15 +96,24 @@ class Store:
         seconds a write waits for others before it raises StoreBusy (see lock.py). Raises
         StoreFormatError, with nothing touched, when a newer llm-cache wrote the store, StoreError
         when it can't be opened. An index that can't be used is set aside and a new one begun.
+        With `at_once` False, a store whose folder is one but which can't be opened now is logged
+        and given back: every call raises StoreError until `flush` can open it.
         """
         store = cls(path, limits, clock=clock, log=log, step=step, patience=patience)
-        with store._door():
-            store._index.refuse_newer()
-            store._blobs.lay_out()
-            with store._lock.held(BUSY_SEC):
-                store._index.open()
-            store._open = True
-            forks.register(store)
+        try:
+            with store._door():
+                store._index.refuse_newer()
+                store._blobs.lay_out()
+                with store._lock.held(BUSY_SEC if at_once else patience):
+                    store._index.open()
+        except StoreFormatError:
+            raise
+        except StoreError as error:
+            if at_once or (path.exists() and not path.is_dir()):
+                raise
+            log(f"store: can't be opened yet: {error}")
+        store._open = True
+        forks.register(store)
         try:
             with store._door():
                 store._blobs.sweep_drafts()
@@ -513,12 +523,10 @@ class Store:
             raise StoreError(f"{self.path}: {type(error).__name__}: {error}") from error
 
     def _mapped(self, error: Exception) -> StoreError:
-        if not self._open and isinstance(error, sqlite3.ProgrammingError):
-            why = (
-                "was opened before a fork: the child has to open it"
-                if self._forked
-                else "is closed"
-            )
+        if isinstance(error, sqlite3.ProgrammingError):
+            why = "can't be opened yet" if self._open else "is closed"
+            if self._forked:
+                why = "was opened before a fork: the child has to open it"
             return StoreError(f"{self.path}: the store {why}")
         if is_corruption(error):
             try:
@@ -567,12 +575,12 @@ class Store:
             yield
 
     def _reopen(self) -> None:
-        self._log(f"store: {self._index.path} was replaced by another process: opened anew")
         with self._index.read_lock:
             self._blobs.lay_out()
             self._index.close()
             self._index.open()
             self._forget()
+        self._log(f"store: {self._index.path}: opened")
 
     def _forget(self) -> None:
         """Forget what was remembered of an index that isn't this one any more."""

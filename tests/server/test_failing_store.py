@@ -48,13 +48,19 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 # Faults that last
 
 
-def file_in_place_of(place: Path) -> Undo:
+def file_in_place_of(place: Path, *, folder: bool = False) -> Undo:
     aside = place.with_name("aside")
     place.rename(aside)
-    place.write_text("not what it should be")
+    if folder:
+        place.mkdir()
+    else:
+        place.write_text("not what it should be")
 
     def undo() -> None:
-        place.unlink()
+        if folder:
+            place.rmdir()
+        else:
+            place.unlink()
         aside.rename(place)
 
     return undo
@@ -145,6 +151,57 @@ def test_store_that_fails_in_the_middle_of_an_answer_does_not_cut_it(
     undo()
     assert stage.proxy.stats()["store_failures"] >= 1
     assert "[not stored: " in stage.proxy.log()
+
+
+# A store that can't be opened
+
+
+def folder_in_place_of_the_note(store: Path) -> Undo:
+    (store / "index.suspect").mkdir()
+    return (store / "index.suspect").rmdir
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda store: file_in_place_of(store / "blobs"),
+        lambda store: file_in_place_of(store / "lock", folder=True),
+        folder_in_place_of_the_note,
+    ],
+    ids=["blobs", "lock", "note"],
+)
+def test_a_store_that_cannot_be_opened_keeps_no_proxy_from_starting(
+    stage: Stage, fault: Callable[[Path], Undo]
+) -> None:
+    """It answers without, says so once, and opens the store when that is possible again."""
+    kept = stage.body()
+    kept_miss, _ = stage.twice(json_reply(wire.message("kept")), body=kept)
+    stage.proxy.stop()
+    undo = fault(stage.proxy.home / "store")
+    stage.proxy.start()
+    for number in range(2):
+        stage.upstream.script(json_reply(wire.message(f"unstored {number}")))
+        response = stage.proxy.ask(stage.body())
+        assert (response.status, response.header("x-cache")) == (200, "MISS")
+        assert response.complete
+    assert stage.proxy.log().count("can't be opened yet: ") == 1
+    undo()
+    stage.proxy.wait_logged("index.sqlite: opened")
+    assert_same(kept_miss, stage.proxy.ask(kept))
+    assert_same(*stage.twice(json_reply(wire.message("stored"))))
+    assert stage.proxy.stats()["misses"] == 4
+
+
+def test_a_store_that_others_keep_busy_keeps_no_proxy_from_starting(stage: Stage) -> None:
+    kept = stage.body()
+    kept_miss, _ = stage.twice(json_reply(wire.message("kept")), body=kept)
+    stage.proxy.stop()
+    with kept_busy(stage.proxy.home / "store"):
+        stage.proxy.start()
+        stage.upstream.script(json_reply(wire.message("unstored")))
+        assert stage.proxy.ask(stage.body()).header("x-cache") == "MISS"
+    stage.proxy.wait_logged("index.sqlite: opened")
+    assert_same(kept_miss, stage.proxy.ask(kept))
 
 
 # A store that others keep busy

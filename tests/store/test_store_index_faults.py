@@ -60,6 +60,10 @@ def make_unusable(kind: str, index: Path) -> None:
         index.unlink()
         index.mkdir()
         (index / "inside").touch()
+    elif kind == "folder in place of its WAL":
+        index.with_name("index.sqlite-wal").mkdir()
+    elif kind == "another user's":
+        index.chmod(0)
     elif kind == "another program's":
         index.unlink()
         db = sqlite3.connect(index)
@@ -85,6 +89,11 @@ def make_unusable(kind: str, index: Path) -> None:
         "header only",
         "zeros",
         "folder",
+        "folder in place of its WAL",
+        pytest.param(
+            "another user's",
+            marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may open anything"),
+        ),
         "another program's",
         "table missing",
         "a schema that can't be decoded",
