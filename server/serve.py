@@ -59,6 +59,7 @@ BACKLOG = 1024
 MOST_FILES = 10_240
 """How many files and connections may be open at once, if the system lets us; macOS has no more."""
 
+_NO_PID = b" " * 11  # as long as a pid can be
 _NO_PASSPHRASE = ""  # with None, OpenSSL would ask for one on the terminal
 
 
@@ -319,10 +320,14 @@ def locked(pid_file: Path) -> Iterator[None]:
                     pid = os.pread(fd, 16, 0).decode("ascii", "replace").strip()
                     raise _running_already(pid or "unknown") from None
                 time.sleep(0.02)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        # Overwritten in place, never emptied: on a full disk there is no room for it a second time.
+        try:
+            os.pwrite(fd, _NO_PID, 0)
+            os.ftruncate(fd, os.pwrite(fd, b"%d\n" % os.getpid(), 0))
+        except OSError as error:
+            raise LlmCacheError(f"{pid_file}: can't be written: {error.strerror}") from None
         yield
-        os.ftruncate(fd, 0)
+        os.pwrite(fd, _NO_PID, 0)
     finally:
         os.close(fd)
 

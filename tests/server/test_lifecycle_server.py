@@ -235,7 +235,8 @@ def test_a_stale_pid_file_heals(proxy: ProxyFactory, home: Path, content: str) -
     running = proxy()
     assert pid_in(home) == f"{running.pid}\n"
     running.stop()
-    assert pid_in(home) == ""
+    # Not emptied: the next start has room for its pid even on a disk that is full by then.
+    assert (pid_in(home) or "").isspace()
 
 
 def test_after_a_kill_the_next_start_is_as_any(proxy: ProxyFactory, upstream: Upstream) -> None:
