@@ -137,6 +137,8 @@ def exec_(
     }
     settings = load_settings(flags)
     note_misspelt(flags)
+    if log_file is not None:
+        _require_writable(log_file.expanduser())
     overrides = {name: str(value) for name, value in flags.items() if value is not None}
     try:
         with _signals_passed_on() as signals, _home(settings, isolated) as folder:
@@ -156,6 +158,14 @@ def exec_(
             f"the command ended with code {code}"
         )
     return code
+
+
+def _require_writable(path: Path) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise UsageError(f"--log-file {path}: can't be written: {error.strerror}") from None
 
 
 def _run(

@@ -271,6 +271,9 @@ def test_a_real_key_is_spent_by_the_command_alone_when_a_token_guards_it(
 def test_a_wrong_setting_is_one_line_and_runs_nothing(cli: Cli, tmp_path: Path) -> None:
     told = cli.fails(2, "exec", "--mode", "sometimes", "--", "touch", str(tmp_path / "ran"))
     assert "CACHE_MODE=sometimes" in told
+    for place in (tmp_path, "/proc/none/x.log"):
+        told = cli.fails(2, "exec", "--log-file", str(place), "--", "touch", str(tmp_path / "ran"))
+        assert f"--log-file {place}: can't be written" in told
     cli.home.mkdir(mode=0o700)
     (cli.home / "normalize.json").write_text('{"system_strip": ["(unclosed"]}')
     told = cli.fails(2, "exec", "--", "touch", str(tmp_path / "ran"))
