@@ -250,11 +250,11 @@ def _facts(exchange: Exchange) -> str:
     nano = meta.get("nano_usd")
     told = [
         f"{meta.get('provider', '?')} {meta.get('endpoint', '')}",
-        str(meta.get("model") or "-"),
         f"{amount(usage.get('input_tokens', 0))} in, {amount(usage.get('output_tokens', 0))} out",
         dollars(None if nano is None else nano / 1e9, 5),
         f"{ago(now - entry.created)} old",
-        f"{entry.hits} hit{'' if entry.hits == 1 else 's'}",
+        f"{amount(entry.hits)} hit{'' if entry.hits == 1 else 's'}",
+        str(meta.get("model") or "-"),  # last: it is what a narrow terminal may cut
     ]
     return f"{exchange.key}\n{safe(' · '.join(told))}"
 

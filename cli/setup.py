@@ -326,5 +326,5 @@ def _say_what_is_next(now: Present, settings: Settings) -> None:
     say()
     for line in client_lines(settings, url):
         say(line)
-    if not is_loopback(settings.host):
+    if not is_loopback(settings.host) and "//localhost" in url:
         say("From other machines: this machine's name or address in the place of localhost.")
