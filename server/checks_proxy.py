@@ -8,7 +8,7 @@ from llm_cache import __version__
 from llm_cache.errors import LlmCacheError
 from llm_cache.server import process
 from llm_cache.server.checks import Finding, Level
-from llm_cache.settings import Settings
+from llm_cache.settings import Settings, configured_upstreams
 
 FOREIGN_HOST = "rebound.example"
 """A name no proxy is known by: the page that uses it has nothing to ask here."""
@@ -127,6 +127,10 @@ def _stats(settings: Settings, address: process.Address) -> Finding:
     if figures.get("store_failures"):
         text = f"the store failed {figures['store_failures']} times in this run"
         return _found("/stats", "warning", text, "see `llm-cache status` and the log")
+    wanted = {"mode": settings.mode, "upstreams": configured_upstreams(settings)}
+    if others := [name for name in wanted if figures.get(name, wanted[name]) != wanted[name]]:
+        text = f"200, but it runs with {' and '.join(others)} other than the settings say"
+        return _found("/stats", "warning", text, "llm-cache restart")
     calls, hits, rate = figures["calls"], figures["hits"], figures["hit_rate_pct"]
     text = f"200 ({calls:,} calls, {hits:,} hits, {rate}% hit rate, cache {figures['cache']})"
     return _found("/stats", "ok", text)

@@ -476,6 +476,19 @@ def test_a_proxy_on_another_port_than_the_settings_is_told(cli: Cli) -> None:
     assert (check["status"], check["fix"]) == ("warning", "llm-cache restart")
 
 
+def test_a_proxy_out_of_step_with_the_settings_is_told(cli: Cli) -> None:
+    cli.ok("on")
+    assert found(cli, "/stats")["status"] == "ok"
+    other = {"CACHE_MODE": "replay", "CACHE_UPSTREAM": "http://127.0.0.1:9"}
+    for settings, words in (
+        ({"CACHE_MODE": "replay"}, "with mode other than"),
+        (other, "with mode and upstreams other than"),
+    ):
+        check = found(cli, "/stats", **settings)
+        assert (check["status"], check["fix"]) == ("warning", "llm-cache restart")
+        assert words in check["message"]
+
+
 def test_a_taken_port_is_told_with_its_owner(cli: Cli) -> None:
     port = cli.settings["CACHE_PORT"]
     with socket.create_server(("127.0.0.1", int(port))):
