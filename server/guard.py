@@ -122,11 +122,14 @@ class Guard:
         """Refusal for the request head, or None. The token is checked apart, by `token_ok`."""
         if scope["http_version"] not in ("1.1", "1.0"):
             return Refusal(505, "http_version", "only HTTP/1.1 is spoken here")
-        # RFC 9112 6.1: both lengths in one message is how requests are smuggled.
+        # RFC 9112 6.1: both lengths in one message is how requests are smuggled, and HTTP/1.0 knows
+        # no transfer codings.
         if b"transfer-encoding" in fields and b"content-length" in fields:
             return Refusal(
                 400, "invalid_request", "both content-length and transfer-encoding are given"
             )
+        if b"transfer-encoding" in fields and scope["http_version"] == "1.0":
+            return Refusal(400, "invalid_request", "HTTP/1.0 has no transfer-encoding")
         host = fields.get(b"host", b"")
         if host not in self._known and not self._host_known(host, scope):
             return Refusal(
