@@ -45,6 +45,10 @@ MAX_AHEAD = 64 * 1024
 read of `MAX_RECV` above it is held."""
 
 
+EVENTS_A_TURN = 64
+"""Parsed pieces of a request after which other connections have their turn."""
+
+
 class HalfClosed(Event):
     """Nothing more will be sent."""
 
@@ -99,8 +103,12 @@ class Http1Protocol(H11Protocol):
         # Hypercorn's loop, which at h11.PAUSED (there is more, but the request before it isn't
         # answered) waits and so keeps the read loop from seeing the client leave. What is left
         # is taken up by `_maybe_recycle`.
+        events = 0
         async with self._parsing:
             while not self._closed:
+                events += 1
+                if events % EVENTS_A_TURN == 0:  # thousands of small chunks can come in one read
+                    await asyncio.sleep(0)
                 if self.connection.they_are_waiting_for_100_continue:
                     await self._send_h11_event(
                         h11.InformationalResponse(
@@ -109,6 +117,8 @@ class Http1Protocol(H11Protocol):
                     )
                 try:
                     event = self.connection.next_event()
+                    if isinstance(event, h11.Request):
+                        self._check_size(event)
                 except h11.RemoteProtocolError as error:
                     if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
                         await self._send_error_response(error.error_status_hint)
@@ -125,6 +135,14 @@ class Http1Protocol(H11Protocol):
                     await self.stream.handle(EndBody(stream_id=STREAM_ID))
                 else:  # NEED_DATA, PAUSED, ConnectionClosed
                     return
+
+    def _check_size(self, request: h11.Request) -> None:
+        # h11 holds a head to its limit only while it isn't whole.
+        size = len(request.method) + len(request.target) + len(b"  HTTP/1.1\r\n\r\n")
+        for name, value in request.headers:
+            size += len(name) + len(value) + len(b": \r\n")
+        if size > self.config.h11_max_incomplete_size:
+            raise h11.RemoteProtocolError("the request head is too large", error_status_hint=431)
 
     async def _create_stream(self, request: h11.Request) -> None:
         head, self.head = self.head, None  # it is this request's; the next has another

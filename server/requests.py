@@ -155,8 +155,10 @@ async def read_body(
     length = declared_length(fields)
     if length is not None and length > limit:
         raise too_large(limit)
-    pieces: list[bytes] = []
-    total = 0
+    first = b""
+    more = (
+        bytearray()
+    )  # one buffer, so that a body in the smallest of pieces takes no more than one
     try:
         async with asyncio.timeout(patience_sec) as patience:
             while True:
@@ -164,15 +166,16 @@ async def read_body(
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 if piece := message.get("body", b""):
-                    pieces.append(piece)
-                    total += len(piece)
-                    if total > limit:
-                        raise too_large(limit)
-                    if len(pieces) > 1:
+                    if not first:
+                        first = piece
+                    else:
+                        more += piece
                         deadline = patience.when()
                         assert deadline is not None
                         patience.reschedule(deadline + len(piece) / BODY_BYTES_PER_SEC)
+                    if len(first) + len(more) > limit:
+                        raise too_large(limit)
                 if not message.get("more_body", False):
-                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                    return first + more if more else first
     except TimeoutError:
         raise Refused(Refusal(408, "request_timeout", "the request body came too slowly")) from None

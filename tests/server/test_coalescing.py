@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from support import anthropic_wire as wire
+from support.leaks import forget_peak, peak_memory
 from support.proxy import Proxy, anthropic_headers
 from support.raw import Ending, RawConnection, Response, exchange, request_bytes
 from support.replies import (
@@ -428,20 +429,6 @@ def test_a_joiner_that_goes_alone_does_not_keep_the_call_it_left(
 
 
 # Answers above CACHE_MAX_ENTRY_BYTES
-
-
-def peak_memory(proxy: Proxy) -> int:
-    """The most memory the process had since `forget_peak`, in bytes."""
-    for line in Path(f"/proc/{proxy.pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no VmHWM")
-
-
-def forget_peak(proxy: Proxy) -> int:
-    """Begin a new measurement; the memory in use now, in bytes."""
-    Path(f"/proc/{proxy.pid}/clear_refs").write_text("5")
-    return peak_memory(proxy)
 
 
 def large_json(size: int) -> Reply:

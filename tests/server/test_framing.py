@@ -11,10 +11,11 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from support.anthropic_wire import message, request, stream
-from support.leaks import nothing_left_behind
+from support.leaks import forget_peak, nothing_left_behind, peak_memory
 from support.proxy import Proxy, anthropic_headers, running_proxy
 from support.raw import RawConnection, Response, exchange, request_bytes
 from support.replies import json_reply, sse_reply
@@ -105,6 +106,10 @@ REFUSED_REQUESTS = {
     "a chunk longer than its size": (CHUNKED + b"5\r\nhello!!\r\n0\r\n\r\n", 400),
     "bad bytes after good chunks": (CHUNKED + b"5\r\nhello\r\n5\r\nworldX\r\n", 400),
     "a chunk extension without an end": (CHUNKED + b"5;" + b"x" * 200_000, 431),
+    "chunked HTTP/1.0": (
+        HEAD.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
     # Heads (2.2, 3, 5).
     "no HTTP at all": (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", 400),
     "a TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 40, 400),
@@ -122,6 +127,10 @@ REFUSED_REQUESTS = {
     "a bare CR in a value": (b"GET /stats HTTP/1.1\r\nHost: localhost\r\nx: a\rb: c\r\n\r\n", 400),
     "a method of odd letters": (b"G(T /stats HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "two spaces in the line": (b"GET  /stats HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "one header a little too large": (
+        b"GET /stats HTTP/1.1\r\nHost: localhost\r\nx: " + b"y" * 65_536 + b"\r\n\r\n",
+        431,
+    ),
     "one header too large": (
         b"GET /stats HTTP/1.1\r\nHost: localhost\r\nx: " + b"y" * 200_000 + b"\r\n\r\n",
         431,
@@ -205,6 +214,34 @@ def test_the_body_limit_is_exact(served: tuple[Proxy, Upstream]) -> None:
                     answer.read_all()
                     assert answer.status == status
         assert upstream.call_count == calls + (status == 200)
+
+
+def test_the_head_limit_is_exact(served: tuple[Proxy, Upstream]) -> None:
+    proxy, _ = served
+    head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nx: %b\r\n\r\n"
+    for size, status in ((65_536, 200), (65_537, 431)):
+        with proxy.connect() as connection:
+            connection.send(head % (b"y" * (size - len(head) + 2)))
+            assert connection.response().status == status
+
+
+def test_a_body_in_the_smallest_chunks_takes_no_more_memory_than_another(
+    tmp_path: Path,
+) -> None:
+    with Upstream(json_reply(message())) as upstream:
+        settings = {"CACHE_UPSTREAM_ANTHROPIC": upstream.url}
+        with running_proxy(tmp_path / "home", settings) as proxy:
+            proxy.ask(ASK)
+            before = forget_peak(proxy)
+            with RawConnection(proxy.port, deadline=120) as connection:
+                connection.send(CHUNKED + chunked(ASK, 2)[:-5])
+                for _ in range(100):
+                    connection.send(b"2\r\n  \r\n" * 5000)
+                connection.send(b"0\r\n\r\n")
+                assert connection.response("POST").header("x-cache") == "HIT-NORM"
+            grown = peak_memory(proxy) - before
+    print(f"memory grew by {grown >> 20} MiB")
+    assert grown < 16 << 20, "1 MB in 500,000 chunks"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 64, 10_000])

@@ -1,4 +1,7 @@
-"""What a running proxy holds: open files, connections of clients, flights. Needs /proc (Linux)."""
+"""What a running proxy holds: open files, connections of clients, flights, memory.
+
+Needs /proc (Linux).
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,20 @@ def _connections(proxy: Proxy) -> Iterator[tuple[str, int]]:
             listening, inode = columns[3] == "0A", int(columns[9])  # inode 0: nobody's any more
             if not listening and inode != 0:
                 yield f"socket:[{inode}]", int(columns[1].rpartition(":")[2], 16)
+
+
+def peak_memory(proxy: Proxy) -> int:
+    """The most memory the process had since `forget_peak`, in bytes."""
+    for line in Path(f"/proc/{proxy.pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmHWM")
+
+
+def forget_peak(proxy: Proxy) -> int:
+    """Begin a new measurement; the memory in use now, in bytes."""
+    Path(f"/proc/{proxy.pid}/clear_refs").write_text("5")
+    return peak_memory(proxy)
 
 
 @contextmanager
