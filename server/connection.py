@@ -127,10 +127,11 @@ class Http1Protocol(H11Protocol):
                 if isinstance(event, h11.Request):
                     await self.send(Updated(idle=False))
                     await self._create_stream(event)
+                elif isinstance(event, h11.Data):
+                    if self.stream is not None:  # else it was answered before it was whole
+                        await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
                 elif self.stream is None:
                     return
-                elif isinstance(event, h11.Data):
-                    await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
                 elif isinstance(event, h11.EndOfMessage):
                     await self.stream.handle(EndBody(stream_id=STREAM_ID))
                 else:  # NEED_DATA, PAUSED, ConnectionClosed

@@ -244,6 +244,20 @@ def test_a_body_in_the_smallest_chunks_takes_no_more_memory_than_another(
     assert grown < 16 << 20, "1 MB in 500,000 chunks"
 
 
+def test_nothing_is_kept_of_what_comes_behind_a_refusal(served: tuple[Proxy, Upstream]) -> None:
+    """The client sends until the proxy, which has answered, closes the connection."""
+    proxy, _ = served
+    before = forget_peak(proxy)
+    with RawConnection(proxy.port, deadline=60) as connection:
+        connection.send(CHUNKED + b"%x\r\n%b\r\n" % (LIMIT + 1, b"x" * (LIMIT + 1)))
+        with suppress(ConnectionError):
+            while True:
+                connection.send(b"2\r\nxx\r\n" * 5000)
+    grown = peak_memory(proxy) - before
+    print(f"memory grew by {grown >> 20} MiB")
+    assert grown < 16 << 20
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 64, 10_000])
 def test_a_chunked_body_is_the_same_request(served: tuple[Proxy, Upstream], size: int) -> None:
     """7.1; with extensions and trailers, which end here."""
