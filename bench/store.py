@@ -60,7 +60,7 @@ def add_rows(store: Store, count: int, clock: Clock) -> None:
         if len(rows) == 50_000 or number == count:
             db.executemany("INSERT INTO entries VALUES(?, ?, ?, ?, ?, ?, ?, ?)", rows)
             # In key order: random inserts into a growing tree would take many times as long.
-            db.executemany("INSERT INTO keys VALUES(?, ?, ?)", sorted(keys))
+            db.executemany("INSERT INTO keys VALUES(?, ?, ?, 0)", sorted(keys))
             db.executemany("INSERT INTO blobs VALUES(?, ?, ?, ?)", sorted(blobs))
             rows, keys, blobs = [], [], []
     db.execute(

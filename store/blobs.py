@@ -1,6 +1,6 @@
 """Blobs: bodies as files named by their content, and how they are written, read and swept.
 
-Format 1, under the store's folder (every folder 0700, every file 0600):
+Format 2 (the number is the index's), under the store's folder (every folder 0700, every file 0600):
 
     lock                     empty; `flock`ed by whoever writes (lock.py)
     index.sqlite[-wal,-shm]  the index (index.py)

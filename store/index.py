@@ -1,12 +1,14 @@
 """The index: one SQLite file that knows every entry, key and blob, and holds the ledger.
 
-Format 1: `PRAGMA application_id` is 0x6C6C6D63 ("llmc"), `PRAGMA user_version` is the format's
+Format 2: `PRAGMA application_id` is 0x6C6C6D63 ("llmc"), `PRAGMA user_version` is the format's
 number, the journal is a WAL, and the tables are those of `SCHEMA`:
 
 - entries: one row per answer. Digests are the 16 bytes of an XXH3-128, times are unix seconds.
   The indexes are what makes every limit a look-up: the least recently used entry, the least
   recently used one with a request body, the oldest without a ttl, the first due with one.
-- keys: every key of every entry; `rank` is its place among them, 0 is the primary one.
+- keys: every key of every entry; `rank` is its place among them, 0 is the primary one; `seal` is
+  the `seal_of` it and its entry. SQLite has no checksums: an altered byte could make a key point at
+  another entry, which would be a wrong answer in silence.
 - blobs: every blob file with the size of its body, its size on disk and how many times entries
   point at it.
 - totals: one row. `entries` and `bytes` are exact at every commit; `last_id` gives ids that are
@@ -36,9 +38,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import xxhash
+
 from llm_cache.errors import StoreError, StoreFormatError
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x6C6C6D63
 
 BUSY_SEC = 10.0
@@ -65,7 +69,8 @@ SCHEMA = (
     """CREATE TABLE keys(
         key BLOB PRIMARY KEY,
         entry INTEGER NOT NULL,
-        rank INTEGER NOT NULL) WITHOUT ROWID""",
+        rank INTEGER NOT NULL,
+        seal INTEGER NOT NULL) WITHOUT ROWID""",
     "CREATE INDEX keys_entry ON keys(entry, rank)",
     """CREATE TABLE blobs(
         digest BLOB PRIMARY KEY,
@@ -101,6 +106,22 @@ class Contradiction(sqlite3.DatabaseError):
     """The index contradicts itself: it is corrupt, though SQLite can read every page."""
 
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+def seal_of(key: bytes, entry: int, digest: bytes, meta: bytes) -> int:
+    """Return what a key's row holds to tell that it and its entry are as they were written: XXH3-64
+    of the key's length, the entry's id (8 bytes each), the key, the digest and the meta, halved to
+    fit SQLite's integers."""
+    head = len(key).to_bytes(8) + entry.to_bytes(8)
+    return xxhash.xxh3_64_intdigest(head + key + digest + meta) >> 1
+
+
+def is_sealed(seal: object, key: bytes, entry: int, digest: bytes, meta: bytes) -> bool:
+    """Tell whether a key's row and its entry are as they were written."""
+    try:
+        return seal == seal_of(key, entry, digest, meta)
+    except (TypeError, AttributeError, OverflowError):
+        return False  # not even what they should be
 
 
 def is_corruption(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 
 from llm_cache.store import queries
 from llm_cache.store.blobs import SHARDS, BlobDamaged, Blobs
-from llm_cache.store.index import Row
+from llm_cache.store.index import Row, is_sealed
 
 _FACTS = (
     (
@@ -49,6 +49,7 @@ _FACTS = (
 )
 
 
+_SEALS = "SELECT k.key, k.seal, e.id, e.digest, e.meta FROM keys k JOIN entries e ON e.id = k.entry"
 _BLOBS = "SELECT digest, size, disk_size FROM blobs WHERE digest > ? ORDER BY digest LIMIT ?"
 _BLOB = "SELECT digest, size, disk_size FROM blobs WHERE digest = ?"
 
@@ -64,6 +65,9 @@ def check(
             return wrong
         for query in _FACTS:
             wrong += [str(line) for (line,) in db.execute(query)]
+        for key, seal, *entry in db.execute(_SEALS):
+            if not is_sealed(seal, key, *entry):
+                wrong.append(f"key {key.hex()} and its entry {entry[0]} are not as written")
     finally:
         db.execute("ROLLBACK")
     for row in _all_blobs(db):

@@ -184,6 +184,11 @@ class Store:
             if row is None:
                 return None
             entry = queries.entry_of(row)
+            if not queries.is_sealed(key, row):
+                if self._drop(entry, lambda: self._is_damaged(key)):
+                    self._log(f"store: entry {entry.id} dropped, a miss: its row was altered")
+                    return None
+                continue
             now = self._clock()
             expires = self.limits.expires(entry)
             if expires <= self.limits.gone_at(now):
@@ -216,6 +221,8 @@ class Store:
         row = self._index.write.execute(queries.BY_KEY, (key,)).fetchone()
         if row is None:
             return False
+        if not queries.is_sealed(key, row):
+            return True
         entry = queries.entry_of(row)
         try:
             self._blobs.read(entry.digest, entry.size, entry.disk_size)

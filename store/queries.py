@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from llm_cache.store.entry import Entry
 from llm_cache.store.index import Row
+from llm_cache.store.index import is_sealed as sealed
 from llm_cache.store.limits import Limits
 
 PAGE_SIZE = 200
@@ -18,7 +19,7 @@ _ENTRY = (
     "e.id, e.meta, e.digest, b.size, b.disk_size, e.request, e.created, e.accessed, e.hits, e.ttl"
 )
 BY_KEY = (
-    f"SELECT {_ENTRY}, t.removals FROM keys k JOIN entries e ON e.id = k.entry"  # noqa: S608
+    f"SELECT {_ENTRY}, k.seal, t.removals FROM keys k JOIN entries e ON e.id = k.entry"  # noqa: S608
     " JOIN blobs b ON b.digest = e.digest JOIN totals t WHERE k.key = ?"
 )
 _BY_PREFIX = (
@@ -60,6 +61,11 @@ def entry_of(row: Row) -> Entry:
         hits=hits,
         ttl=ttl,
     )
+
+
+def is_sealed(key: bytes, row: Row) -> bool:
+    """Tell whether a row of `BY_KEY` is as it was written."""
+    return sealed(row[10], key, entry=row[0], digest=row[2], meta=row[1])
 
 
 def by_prefix(db: sqlite3.Connection, prefix: str) -> Iterator[tuple[str, Entry]]:

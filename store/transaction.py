@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from llm_cache.errors import StoreError
 from llm_cache.store.blobs import Blobs, Draft, Step
 from llm_cache.store.entry import Tally
-from llm_cache.store.index import Contradiction, Log
+from llm_cache.store.index import Contradiction, Log, seal_of
 from llm_cache.store.limits import Limits
 from llm_cache.store.touches import Touches
 
@@ -111,7 +111,10 @@ class Transaction:
             before = self._db.execute("SELECT entry FROM keys WHERE key = ?", (key,)).fetchone()
             if before is not None:
                 left.add(before[0])
-            self._db.execute("INSERT OR REPLACE INTO keys VALUES(?, ?, ?)", (key, entry, rank))
+            seal = seal_of(key, entry, digest, meta)
+            self._db.execute(
+                "INSERT OR REPLACE INTO keys VALUES(?, ?, ?, ?)", (key, entry, rank, seal)
+            )
         self._step("keys-pointed")
         for other in left:
             self._took_keys = True

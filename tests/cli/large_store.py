@@ -33,7 +33,7 @@ def fill(folder: Path, count: int) -> None:
         ),
     )
     db.executemany(
-        "INSERT INTO keys VALUES(?, ?, 0)",
+        "INSERT INTO keys VALUES(?, ?, 0, 0)",
         ((number.to_bytes(4) + b"\xab" * 28, number + 10) for number in range(1, count + 1)),
     )
     db.execute("UPDATE blobs SET refs = ?", (count,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
 import shutil
 import sqlite3
 import stat
@@ -62,6 +63,10 @@ def make_unusable(kind: str, index: Path) -> None:
         (index / "inside").touch()
     elif kind == "folder in place of its WAL":
         index.with_name("index.sqlite-wal").mkdir()
+    elif kind == "an older format":
+        db = sqlite3.connect(index)
+        db.execute(f"PRAGMA user_version = {FORMAT - 1}")
+        db.close()
     elif kind == "another user's":
         index.chmod(0)
     elif kind == "another program's":
@@ -90,6 +95,7 @@ def make_unusable(kind: str, index: Path) -> None:
         "zeros",
         "folder",
         "folder in place of its WAL",
+        "an older format",
         pytest.param(
             "another user's",
             marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may open anything"),
@@ -234,6 +240,77 @@ def test_rows_of_another_kind_are_a_store_error_at_most(opened: Any, altered: st
     ):
         with contextlib.suppress(StoreError):
             use()
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [
+        "keys SET entry = 3 - entry",
+        "entries SET meta = CAST('x' || meta AS BLOB)",
+        "entries SET meta = 'a text'",
+        "entries SET digest = (SELECT digest FROM entries ORDER BY digest LIMIT 1)",
+        "keys SET key = x'31' WHERE key = x'32'",
+    ],
+)
+def test_a_key_whose_row_was_altered_is_a_miss_dropped_and_logged(
+    opened: Any, log: list[str], altered: str
+) -> None:
+    store = opened(NO_MEMORY)
+    for number in (1, 2):
+        store.put([b"%d" % number], b"meta of %d" % number, b"body %d" % number)
+    if "keys SET key" in altered:
+        store.delete(b"1")
+    with contextlib.closing(sqlite3.connect(store.path / "index.sqlite")) as db, db:
+        db.execute(f"UPDATE {altered}")
+    assert any("not as written" in line for line in store.integrity())
+    for number in (1, 2):
+        stored = store.get(b"%d" % number)
+        assert stored is None or (stored.entry.meta, stored.body) == (
+            b"meta of %d" % number,
+            b"body %d" % number,
+        )
+    assert any("dropped, a miss: its row was altered" in line for line in log)
+    store.put([b"1"], b"", b"again")
+    assert store.get(b"1").body == b"again"
+    assert not any("not as written" in line for line in store.integrity())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_altered_bytes_of_an_index_serve_no_wrong_answer(tmp_path: Path, seed: int) -> None:
+    """A miss or a StoreError each, whatever was altered, and never a loop."""
+    dice = random.Random(seed)
+    whole = tmp_path / "whole"
+    store = Store.open(whole, Limits())
+    answers = {
+        b"%032d" % number: (b"meta %d" % number, b"body %d" % number) for number in range(40)
+    }
+    for key, (meta, body) in answers.items():
+        store.put([key], meta, body, request=key, ttl=dice.choice((None, 1e6)))
+    store.close()
+    good = (whole / "index.sqlite").read_bytes()
+    for turn in range(10):
+        path = tmp_path / str(turn)
+        shutil.copytree(whole, path)
+        raw = bytearray(good)
+        for _ in range(dice.choice((1, 3, 30))):
+            raw[dice.randrange(100, len(raw))] ^= 1 << dice.randrange(8)
+        (path / "index.sqlite").write_bytes(raw)
+        with contextlib.suppress(StoreError):
+            store = Store.open(path, Limits(max_entries=35))
+            for key, answer in answers.items():
+                with contextlib.suppress(StoreError):
+                    stored = store.get(key)
+                    assert stored is None or (stored.entry.meta, stored.body) == answer
+            for use in (
+                lambda store: store.put([KEY], b"", b"body"),
+                lambda store: list(store.entries()),
+                lambda store: store.flush(),
+                lambda store: store.integrity(),
+                lambda store: store.clear(),
+            ):
+                with contextlib.suppress(StoreError):
+                    use(store)
+            store.close()
 
 
 def test_the_ledger_of_an_index_set_aside_is_taken_over(opened: Any) -> None:
