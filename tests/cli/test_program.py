@@ -53,7 +53,7 @@ def test_every_command_has_help_with_an_example(cli: Cli, command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["status", "stats", "monitor", "explore", "key", "price", "usage"]
+    "command", ["status", "stats", "monitor", "explore", "validate", "key", "price", "usage"]
 )
 def test_what_a_script_would_read_has_json(cli: Cli, command: str) -> None:
     assert "--json" in cli.ok(command, "--help")
