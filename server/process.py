@@ -246,8 +246,10 @@ def start(
             while True:
                 code = child.poll()
                 running = find(settings)
-                # Its pid is another one when somebody's start at the same time was faster.
                 if running is not None and running.address:
+                    if running.pid != child.pid:  # somebody's start at the same time was faster
+                        child.kill()  # or it would come up later, when that one has been stopped
+                        child.wait()
                     return running
                 if running is None and code is not None:
                     errors.seek(begin)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import Cli
@@ -23,6 +24,9 @@ from support.proxy import anthropic_headers
 from support.raw import exchange
 from support.replies import Gate, json_reply
 from support.upstream import Upstream, unused_port, wait_until
+
+from llm_cache.server.process import start as start_in_background
+from llm_cache.settings import load_settings
 
 
 @pytest.fixture
@@ -105,6 +109,25 @@ def test_two_starts_at_once_leave_one_proxy(cli: Cli) -> None:
         said = [process.communicate(timeout=60) for process in (one, other)]
     assert (one.returncode, other.returncode) == (0, 0), said
     assert all(f"(pid {cli.pid()})" in stdout for stdout, _ in said)
+
+
+def test_a_start_that_another_was_faster_than_leaves_nothing_behind(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had started would come up after a `stop`, once port and lock are free."""
+    cli.ok("on")
+    settings = load_settings(environ=cli.environment)
+    children: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            children.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    assert start_in_background(settings, {}, environ=cli.environment).pid == cli.pid()
+    [late] = children
+    assert late.returncode is not None  # ended, and waited for
 
 
 def test_off_and_on_switch_without_a_restart(cli: Cli, upstream: Upstream) -> None:
