@@ -17,6 +17,7 @@ A plain answer, an answer that is cut after 10 bytes of body, and one the test s
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import socket
 import struct
@@ -503,12 +504,17 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
 
+_PORTS = itertools.cycle(range(15_000, 32_000))
+for _ in range(random.randrange(17_000)):
+    next(_PORTS)
+
+
 def unused_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at this moment. It lies below what systems
-    give to outgoing connections (from 32768 on Linux, 49152 on macOS), so that none of those takes
-    it until it is used."""
+    """A TCP port of 127.0.0.1 that nobody listens on at this moment, another one each time. It lies
+    below what systems give to outgoing connections (from 32768 on Linux, 49152 on macOS), so that
+    none of those takes it until it is used."""
     while True:
-        port = random.randrange(15_000, 32_000)
+        port = next(_PORTS)
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
