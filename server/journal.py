@@ -267,6 +267,11 @@ class Journal:
         """Bring the ledger up to date. A store that fails costs a log line and is returned; nothing
         is lost, the next flush tries again. To be called every second or so."""
         self.drain()
+        # Whoever waits for it may be cancelled, a stop or a client that leaves; what is being
+        # written then still has to come back here when it can't be.
+        return await asyncio.shield(asyncio.ensure_future(self._write()))
+
+    async def _write(self) -> StoreError | None:
         async with self._writing:
             unwritten, self._unwritten = self._unwritten, {}
             if not unwritten:

@@ -181,22 +181,30 @@ class Index:
                 "use a newer llm-cache, or another LLM_CACHE_HOME"
             )
 
-    def open(self) -> None:
-        """Open the index: made when it isn't there, set aside and made when it is unusable."""
+    @property
+    def opened(self) -> bool:
+        """True once it could be opened."""
+        return self._file is not None
+
+    def open(self, patience: float | None = None) -> None:
+        """Open the index: made when it isn't there, set aside and made when it is unusable.
+
+        `patience`: seconds to wait for others here; None: as long as always.
+        """
         self.refuse_newer()
         ledger: list[Row] = []
         if self._is_suspect():
             self._log(f"store: {self.path} was found corrupt earlier")
             ledger = self._set_aside()
         try:
-            self._open()
+            self._open(patience)
         except (Unusable, UnicodeDecodeError, PermissionError, sqlite3.DatabaseError) as error:
             # SQLite quotes a broken schema in its message, and Python can't decode that.
             if not self._is_unusable(error):
                 raise
             self._log(f"store: {self.path} can't be used ({error})")
             ledger = self._set_aside()
-            self._open()
+            self._open(patience)
         self._suspect.unlink(missing_ok=True)
         if ledger:
             self.write.executemany("INSERT OR IGNORE INTO ledger VALUES(?, ?, ?)", ledger)
@@ -210,14 +218,14 @@ class Index:
         sides = [self.path.with_name(self.path.name + suffix) for suffix in _SIDE_FILES]
         return any(side.exists() and not side.is_file() for side in sides)
 
-    def _open(self) -> None:
+    def _open(self, patience: float | None) -> None:
         fd = -1
         if not self.path.is_dir():
             # SQLite gives its -wal and -shm the mode of the file itself.
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             os.fchmod(fd, 0o600)
             os.close(fd)
-        write = self.connect()
+        write = self.connect(patience)
         try:
             self._prepare(write)
             read = self.connect()
@@ -260,10 +268,13 @@ class Index:
             with closing(self.connect()) as db:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def connect(self) -> sqlite3.Connection:
+    def connect(self, patience: float | None = None) -> sqlite3.Connection:
         """Return a new connection, for whoever reads at length. The caller closes it."""
         db = sqlite3.connect(
-            self.path, timeout=self._patience, isolation_level=None, check_same_thread=False
+            self.path,
+            timeout=self._patience if patience is None else patience,
+            isolation_level=None,
+            check_same_thread=False,
         )
         db.text_factory = _decoded
         try:

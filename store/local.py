@@ -336,8 +336,8 @@ class Store:
     def draft(self, body: bytes) -> Draft:
         """Write `body` to a file of its own, ahead of the `put` that it is for.
 
-        `put` takes it, whatever comes of that; a draft that isn't put is to be closed. Raises
-        StoreError.
+        `put` takes it, whether it succeeds or raises StoreError; a draft that isn't put is to be
+        closed. Raises StoreError.
         """
         with self._door():
             return self._blobs.draft(body)
@@ -531,7 +531,9 @@ class Store:
 
     def _mapped(self, error: Exception) -> StoreError:
         if isinstance(error, sqlite3.ProgrammingError):
-            why = "can't be opened yet" if self._open else "is closed"
+            if self._open:  # why it can't was told when it was tried
+                return StoreBusy(f"{self.path}: the store can't be opened yet", repeated=True)
+            why = "is closed"
             if self._forked:
                 why = "was opened before a fork: the child has to open it"
             return StoreError(f"{self.path}: the store {why}")
@@ -578,16 +580,24 @@ class Store:
             self._blobs.lay_out()
         with self._lock.held(patience):
             if self._open and self._index.replaced():
-                self._reopen()
+                self._reopen(patience)
             yield
 
-    def _reopen(self) -> None:
-        with self._index.read_lock:
-            self._blobs.lay_out()
-            self._index.close()
-            self._index.open()
-            self._forget()
-        self._log(f"store: {self._index.path}: opened")
+    def _reopen(self, patience: float) -> None:
+        why = (
+            "was replaced by another process: opened anew" if self._index.opened else "is open now"
+        )
+        try:
+            with self._index.read_lock:
+                self._blobs.lay_out()
+                self._index.close()
+                self._index.open(patience)
+                self._forget()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+            raise self._lock.busy() from None
+        self._log(f"store: {self._index.path} {why}")
 
     def _forget(self) -> None:
         """Forget what was remembered of an index that isn't this one any more."""

@@ -7,6 +7,7 @@ goes on.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import fcntl
 import os
@@ -18,7 +19,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,9 @@ from support.replies import Gate, json_reply, sse_reply
 from support.stage import Stage, assert_same, running_stage
 from support.upstream import wait_until
 
+from llm_cache.server.journal import Call, Journal
+from llm_cache.server.logfile import Log
+from llm_cache.store import Limits, Store
 from llm_cache.store.lock import AFTER_BUSY_SEC
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -186,7 +190,7 @@ def test_a_store_that_cannot_be_opened_keeps_no_proxy_from_starting(
         assert response.complete
     assert stage.proxy.log().count("can't be opened yet: ") == 1
     undo()
-    stage.proxy.wait_logged("index.sqlite: opened")
+    stage.proxy.wait_logged("index.sqlite is open now")
     assert_same(kept_miss, stage.proxy.ask(kept))
     assert_same(*stage.twice(json_reply(wire.message("stored"))))
     assert stage.proxy.stats()["misses"] == 4
@@ -200,8 +204,29 @@ def test_a_store_that_others_keep_busy_keeps_no_proxy_from_starting(stage: Stage
         stage.proxy.start()
         stage.upstream.script(json_reply(wire.message("unstored")))
         assert stage.proxy.ask(stage.body()).header("x-cache") == "MISS"
-    stage.proxy.wait_logged("index.sqlite: opened")
+    stage.proxy.wait_logged("index.sqlite is open now")
     assert_same(kept_miss, stage.proxy.ask(kept))
+
+
+def test_a_store_that_is_locked_at_the_start_is_waited_for_once(stage: Stage) -> None:
+    """By SQLite's own lock, which a program that knows nothing of ours may hold."""
+    stage.twice(json_reply(wire.message("kept")))
+    stage.proxy.stop()
+    index = stage.proxy.home / "store" / "index.sqlite"
+    with closing(sqlite3.connect(index, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        stage.proxy.start()
+        for number in range(20):
+            stage.upstream.script(json_reply(wire.message(f"unstored {number}")))
+            assert stage.proxy.ask(stage.body()).header("x-cache") == "MISS"
+        assert stage.proxy.stats()["misses"] == 20  # and now they are all in the log
+        log = stage.proxy.log()
+        assert log.count("[not stored: ") == 20
+        assert log.count("ERR  store: ") <= 10, log  # a wait and a line every few seconds
+        other.execute("ROLLBACK")
+    stage.proxy.wait_logged("index.sqlite is open now")
+    assert_same(*stage.twice(json_reply(wire.message("stored"))))
 
 
 # A store that others keep busy
@@ -320,3 +345,19 @@ def test_corrupt_index_is_no_obstacle_and_set_aside_at_the_next_start(stage: Sta
     stage.proxy.start()
     assert_same(*stage.twice(json_reply(wire.message("anew"))))
     assert list((stage.proxy.home / "store").glob("index.sqlite.broken-*"))
+
+
+async def test_a_flush_that_is_cancelled_loses_no_count(tmp_path: Path) -> None:
+    """As by a client that leaves while it asks for /stats, or by a stop."""
+    with closing(Store.open(tmp_path / "store", Limits(), patience=0.2)) as store:
+        journal = Journal(store, Log(None, "silent", stdout=False))
+        journal.note(Call("HIT", "anthropic", "m", 200, 0.001))
+        with kept_busy(store.path):
+            flush = asyncio.ensure_future(journal.flush())
+            while not store._lock.mutex.locked():
+                await asyncio.sleep(0)
+            flush.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await flush
+        await journal.close()
+        assert store.ledger.read() == {'["anthropic", "m", "HIT"]': {"calls": 1}}
