@@ -92,7 +92,9 @@ def price(
     }
 
     def asked_by(whom: str | None) -> dict[str, float | None]:
-        return {name: prices.cost(whom, model, usage) for name, usage in one.items()}
+        fee = prices.cost(whom, model, Usage()) or 0.0  # what some take for each request
+        costs = {name: prices.cost(whom, model, usage) for name, usage in one.items()}
+        return {name: None if cost is None else cost - fee for name, cost in costs.items()}
 
     costs = asked_by(provider)
     rivals: list[str] = []

@@ -386,7 +386,13 @@ def _log_errors(settings: Settings, most: int = 5) -> list[str]:
             lines = log.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return []
-    return [line for line in lines if _ERROR_LINE.match(line)][-most:]
+    told: list[str] = []
+    for line in lines:
+        if _ERROR_LINE.match(line):
+            told.append(line)
+        elif told and told[-1].startswith("llm-cache: ") and line.startswith("  "):
+            told[-1] += f" {line.strip()};"  # one of several things that were wrong at once
+    return [line.rstrip(";") for line in told[-most:]]
 
 
 def _flags(

@@ -484,7 +484,10 @@ class Exchanges:
     def _answer_here(
         self, flight: Flight, asked: Asked, status: int, kind: str, message: str
     ) -> None:
-        body = asked.route.provider.error_body(status, kind, message)
+        shape, endpoint = asked.route.provider, asked.route.endpoint
+        if endpoint is not None:
+            shape = shape.error_shape(endpoint)
+        body = shape.error_body(status, kind, message)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),

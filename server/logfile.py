@@ -35,16 +35,18 @@ class Log:
         self._stdout = _Stdout() if stdout else None
         self._file: int | None = None
         self._size = 0
+        self._torn = False
 
     def check(self) -> None:
         """Raises SettingsError when the file can't be written at all, which no later line would
-        tell anybody. A disk that is full isn't the setting's fault."""
+        tell anybody. A disk that is full isn't the setting's fault; a /dev/stdout that is a socket,
+        as services have it, can't be opened, and lines go to stdout all the same."""
         if self._path is None or not self.shows("error"):
             return
         try:
             self._append(self._path, b"")
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) and not self._path.is_socket():
                 raise SettingsError(
                     f"CACHE_LOG_FILE={self._path}: can't be written: {error.strerror}; "
                     "name a file of your own, or none"
@@ -70,7 +72,11 @@ class Log:
         if self._file is None or self._size + len(data) > ROTATE_BYTES or self._moved(path):
             self._open(path, len(data))
         assert self._file is not None
-        self._size += os.write(self._file, data)
+        if self._torn:
+            data = b"\n" + data
+        written = os.write(self._file, data)
+        self._torn = written < len(data)  # a pipe took a part; the next line begins anew
+        self._size += written
 
     def _moved(self, path: Path) -> bool:
         """True when the file was removed or renamed under us (by logrotate, by hand)."""

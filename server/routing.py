@@ -211,13 +211,15 @@ def speaker(method: str, path: str, fields: Mapping[bytes, bytes]) -> tuple[Prov
     (`/proxy/gemini/v1beta/...`)."""
     claimed = _claimant(method, path, fields)
     reader = ANY_COMPATIBLE if claimed is None or claimed.name == "openai" else claimed
-    if reader.endpoint(method, path) is None:
-        if ANY_COMPATIBLE.endpoint(method, path) is not None:
-            return ANY_COMPATIBLE, 0
+    if reader is ANY_COMPATIBLE or reader.endpoint(method, path) is None:
         for base in [at for at, char in enumerate(path) if char == "/"][1:_MOST_BASES]:
             behind = _claimant(method, path[base:], fields)
-            if behind is not None and behind.endpoint(method, path[base:]) is not None:
+            if behind is None or behind.name == "openai":
+                continue
+            if behind.endpoint(method, path[base:]) is not None:
                 return behind, base
+        if ANY_COMPATIBLE.endpoint(method, path) is not None:
+            return ANY_COMPATIBLE, 0
     return reader, 0
 
 

@@ -108,6 +108,7 @@ def run(
     log.check()
     lock = locked(settings.pid_file) if alone else nullcontext()
     with ExitStack() as held:
+        held.callback(log.close)
         try:
             sockets = held.enter_context(bound_sockets(settings))
         except LlmCacheError:
@@ -133,7 +134,6 @@ def run(
                 runner.run(_serve(settings, store, log, rules, prices, sockets, ready))
         finally:
             store.close()
-            log.close()
     return 0
 
 

@@ -172,6 +172,10 @@ class OpenAIHost(Host, OpenAI):
     def endpoint(self, method: str, path: str) -> Endpoint | None:
         return OpenAI.endpoint(self, method, path) or _ANTHROPIC.endpoint(method, path)
 
+    def error_shape(self, endpoint: Endpoint) -> Provider:
+        guest = self.guests.get(endpoint.name)
+        return self if guest is None else guest.provider
+
     def is_key_header(self, name: bytes) -> bool:
         return OpenAI.is_key_header(self, name) or _ANTHROPIC.is_key_header(name)
 

@@ -175,7 +175,7 @@ def _known_model(
     asked = [(id, model) for id in ids]
     for id in ids:
         for beginning, maker in PASSED_ON.get(id or "", {}).items():
-            if model.lower().startswith(beginning):
+            if model.lower().startswith(beginning) and not model.lower().endswith(_FREE):
                 asked.append((maker, model.partition("/")[2]))
     return next((found for one in asked if (found := _genai_model(*one)) is not None), None)
 

@@ -182,6 +182,10 @@ class Provider(ABC):
         """The streamed answer `body` as a plain one, None as for `as_stream`."""
         return None
 
+    def error_shape(self, endpoint: Endpoint) -> Provider:
+        """Whose errors the clients of this operation know: those of its own format."""
+        return self
+
     @abstractmethod
     def error_body(self, status: int, kind: str, message: str) -> bytes:
         """A JSON error in the provider's own shape, so that its official client understands it."""

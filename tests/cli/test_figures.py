@@ -249,6 +249,10 @@ def test_price_of_whoevers_model_without_saying_whose(
     assert said["usd_per_token"]["input"] == pytest.approx(dollars)
 
 
+def test_price_per_token_is_without_what_is_taken_for_each_request(cli: Cli) -> None:
+    assert "$3 per million" in cli.ok("price", "sonar-pro").splitlines()[0]
+
+
 def test_price_of_a_model_that_several_serve_is_asked_back(cli: Cli) -> None:
     model = "openai/gpt-oss-120b"
     result = cli("price", model)

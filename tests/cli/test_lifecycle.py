@@ -628,3 +628,12 @@ def test_an_env_file_others_could_read_is_private_once_the_proxy_runs(cli: Cli, 
     cli.ok("on")
     assert env.stat().st_mode & 0o777 == 0o600
     cli.ok("stop")
+
+
+def test_status_tells_all_that_kept_the_last_start_from_being_one(cli: Cli) -> None:
+    cli.home.mkdir(mode=0o700)
+    (cli.home / "proxy.log").write_text(
+        "llm-cache: normalize.json: 2 things are wrong:\n  the first\n  the second\n"
+    )
+    [line] = cli.json("status")["recent_errors"]
+    assert line == "llm-cache: normalize.json: 2 things are wrong: the first; the second"

@@ -24,6 +24,8 @@ from support.raw import exchange
 from support.replies import json_reply
 from support.upstream import Upstream, unused_port
 
+from llm_cache.store.index import FORMAT
+
 SECRETS = {
     "ANTHROPIC_API_KEY_REAL": "sk-ant-api03-canary-one",
     "OPENAI_API_KEY_REAL": "sk-proj-canary-two",
@@ -371,7 +373,7 @@ def test_a_store_is_looked_at_and_left_as_it_is(stored: Cli) -> None:
     result = stored("validate")
     assert result.returncode == 0, result.stdout
     assert "✓ entries — 2 of 5,000" in result.stdout
-    assert "✓ format — 1" in result.stdout
+    assert f"✓ format — {FORMAT}" in result.stdout
     assert "✓ integrity — index and 2 answers are sound" in result.stdout
     assert snapshot(stored.home) == before
 

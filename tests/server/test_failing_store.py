@@ -354,8 +354,7 @@ async def test_a_flush_that_is_cancelled_loses_no_count(tmp_path: Path) -> None:
         journal.note(Call("HIT", "anthropic", "m", 200, 0.001))
         with kept_busy(store.path):
             flush = asyncio.ensure_future(journal.flush())
-            while not store._lock.mutex.locked():
-                await asyncio.sleep(0)
+            await asyncio.to_thread(wait_until, store._lock.mutex.locked, "the write has begun")
             flush.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await flush

@@ -99,7 +99,7 @@ def test_without_a_provider_the_paths_tell_and_else_it_is_openais_form(
     [
         ("/proxy/openai/responses", gpt.dump({"input": "hi"}), "compatible", RESPONSE),
         ("/proxy/chat/completions", gpt.request(), "compatible", gpt.chat("hi")),
-        ("/proxy/anthropic/v1/messages", claude.request(), "compatible", claude.message("hi")),
+        ("/proxy/anthropic/v1/messages", claude.request(), "anthropic", claude.message("hi")),
         (
             "/proxy/gemini/v1beta/models/gemini-2.5-flash:generateContent",
             b'{"contents":[{"parts":[{"text":"hi"}]}]}',
@@ -140,6 +140,27 @@ def test_an_api_behind_a_gateways_own_path_is_cached(
     assert [call.request.target for call in upstream.calls] == [path]
     assert {row["provider"] for row in one.stats()["by_model"]} <= {provider}
     assert label(post(one, asked + "/more", body)) == (200, "PASS")
+
+
+def test_behind_a_gateways_path_the_real_key_takes_the_clients_place(
+    upstream: Upstream, proxy: Any
+) -> None:
+    """What is cached and what passes through alike."""
+    upstream.default = json_reply(claude.message("hi"))
+    one: Proxy = proxy(CACHE_UPSTREAM=upstream.url, ANTHROPIC_API_KEY_REAL="sk-ant-real")
+    for path in ("/gw/v1/messages", "/gw/v1/messages/batches", "/v1/messages"):
+        assert post(one, path, claude.request()).status == 200
+    assert {call.request.header("x-api-key") for call in upstream.calls} == {"sk-ant-real"}
+
+
+def test_an_error_of_ours_has_the_form_of_the_api_that_was_asked(proxy: Any) -> None:
+    """Several hosts of OpenAI's API serve Anthropic's beside it."""
+    one: Proxy = proxy(CACHE_MODE="replay")
+    missed = json.loads(post(one, "/zai/api/anthropic/v1/messages", claude.request()).body)
+    assert (missed["type"], missed["error"]["type"]) == ("error", "cache_miss")
+    missed = json.loads(post(one, "/zai/api/paas/v4/chat/completions", gpt.request()).body)
+    assert "type" not in missed
+    assert missed["error"]["type"] == "cache_miss"
 
 
 def test_a_named_upstreams_own_key_goes_there_and_nowhere_else(

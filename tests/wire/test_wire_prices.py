@@ -157,6 +157,7 @@ def test_what_openrouter_passes_on_has_its_makers_price_and_what_it_gives_away_n
         assert PRICES.cost("openrouter", model, used) == PRICES.cost(maker, name, used)
     assert PRICES.cost("openrouter", "x-ai/grok-4", used)
     assert PRICES.cost("openrouter", "somebody/new-model:free", used) == 0
+    assert PRICES.cost("openrouter", "anthropic/claude-sonnet-4.5:free", used) == 0
     assert PRICES.cost("openrouter", "openai/gpt-oss-999b", used) is None
     assert PRICES.cost("openrouter", "somebody/new-model", used) is None
     assert PRICES.cost("groq", "somebody/new-model:free", used) is None
