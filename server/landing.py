@@ -121,8 +121,6 @@ class Landing:
         Raises `UpstreamFailed` when the answer breaks off.
         """
         self._watch(response)
-        if may_store and self._store_requests and response.status == 200 and self._watcher:
-            self._request = self._threads.submit(self._store.draft, self._asked.body)
         try:
             await self._follow(response, label, may_store)
         finally:
@@ -150,12 +148,19 @@ class Landing:
             else:
                 flight.publish(chunk)
                 await flight.room()
+                if self._request is None and may_store:
+                    self._draft_request(response.status)
         flight.whole = True
         call = await self._finish(response, label, held, may_store)
         flight.outcome = call
         if held:
             flight.publish(held)
         flight.land()
+
+    def _draft_request(self, status: int) -> None:
+        """Use the time until the answer's end, now that its beginning is on its way."""
+        if self._store_requests and status == 200 and self._watcher is not None:
+            self._request = self._threads.submit(self._store.draft, self._asked.body)
 
     async def _await_end(self, chunks: AsyncIterator[bytes], held: bytes) -> tuple[bytes, bytes]:
         """The next chunk and what is still held: nothing, if the upstream is slow to end. What is
@@ -275,14 +280,15 @@ class Landing:
             if self._store_requests:
                 prompt = readable.prompt(call.provider, endpoint.name, asked.body)
             meta = encode_meta(call, response.headers, endpoint.name, prompt)
-            request, self._request = self._request, None  # `put` closes it
+            draft, self._request = self._request, None  # `put` closes it
+            request = asked.body if draft is None else draft.result()
             further = self._keys
             keys = [asked.key, further.normalized, further.either_form, further.suffix]
             self._store.put(
                 [key for key in keys if key is not None],
                 meta,
                 self._flight.so_far() + held,
-                request=None if request is None else request.result(),
+                request=request if self._store_requests else None,
                 ttl=self._ttl(asked, endpoint),
                 tallies=tally(call),
             )
