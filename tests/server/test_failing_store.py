@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import fcntl
-import os
 import random
 import resource
 import shutil
@@ -19,11 +17,12 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support import anthropic_wire as wire
+from support.busy import write_lock
 from support.proxy import Proxy, anthropic_headers
 from support.replies import Gate, json_reply, sse_reply
 from support.stage import Stage, assert_same, running_stage
@@ -200,7 +199,7 @@ def test_a_store_that_others_keep_busy_keeps_no_proxy_from_starting(stage: Stage
     kept = stage.body()
     kept_miss, _ = stage.twice(json_reply(wire.message("kept")), body=kept)
     stage.proxy.stop()
-    with kept_busy(stage.proxy.home / "store"):
+    with write_lock(stage.proxy.home / "store"):
         stage.proxy.start()
         stage.upstream.script(json_reply(wire.message("unstored")))
         assert stage.proxy.ask(stage.body()).header("x-cache") == "MISS"
@@ -232,24 +231,13 @@ def test_a_store_that_is_locked_at_the_start_is_waited_for_once(stage: Stage) ->
 # A store that others keep busy
 
 
-@contextmanager
-def kept_busy(store: Path) -> Iterator[None]:
-    """As by a process that was stopped in the middle of a write."""
-    fd = os.open(store / "lock", os.O_RDWR)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
 def test_a_busy_store_holds_no_answer_up_and_misses_are_counted_when_it_is_back(
     stage: Stage,
 ) -> None:
     kept = stage.body()
     kept_miss, _ = stage.twice(json_reply(wire.message("kept")), body=kept)
     bodies = [stage.body(stream=number % 2 == 0) for number in range(30)]
-    with kept_busy(stage.proxy.home / "store"):
+    with write_lock(stage.proxy.home / "store"):
         began = time.monotonic()
         for body in bodies:
             stage.upstream.script(json_reply(wire.message("unstored")))
@@ -281,7 +269,7 @@ def test_a_busy_store_holds_no_answer_up_and_misses_are_counted_when_it_is_back(
 
 
 def test_a_stop_waits_for_a_busy_store_to_take_the_last_counts(stage: Stage) -> None:
-    with kept_busy(stage.proxy.home / "store"):
+    with write_lock(stage.proxy.home / "store"):
         for _ in range(3):
             stage.upstream.script(json_reply(wire.message()))
             stage.proxy.ask(stage.body())
@@ -352,7 +340,7 @@ async def test_a_flush_that_is_cancelled_loses_no_count(tmp_path: Path) -> None:
     with closing(Store.open(tmp_path / "store", Limits(), patience=0.2)) as store:
         journal = Journal(store, Log(None, "silent", stdout=False))
         journal.note(Call("HIT", "anthropic", "m", 200, 0.001))
-        with kept_busy(store.path):
+        with write_lock(store.path):
             flush = asyncio.ensure_future(journal.flush())
             await asyncio.to_thread(wait_until, store._lock.mutex.locked, "the write has begun")
             flush.cancel()

@@ -6,8 +6,6 @@ a program that knows nothing of it and holds SQLite's own.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 import threading
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.busy import write_lock
 
 from llm_cache.errors import StoreBusy
 from llm_cache.store import Limits
@@ -24,16 +23,6 @@ from llm_cache.store.lock import AFTER_BUSY_SEC
 
 KEY = b"k" * 32
 PATIENCE = 1.0
-
-
-@contextmanager
-def write_lock(store: Path) -> Iterator[None]:
-    fd = os.open(store / "lock", os.O_RDWR)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 @contextmanager
