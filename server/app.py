@@ -25,6 +25,7 @@ from llm_cache.server.journal import Journal
 from llm_cache.server.own import OwnEndpoints
 from llm_cache.server.requests import ClientGone, Receive, Refused, read_control
 from llm_cache.server.routing import Route, Router
+from llm_cache.wire.credentials import split_query
 from llm_cache.wire.registry import ALL_CREDENTIALS, DEFAULT
 
 _CORS_RESULT = (b"access-control-allow-origin", b"access-control-expose-headers")
@@ -146,8 +147,10 @@ class App:
         # Where the proxy's own credentials go upstream, the client's may be our token.
         if route is None or (route.real_key is None and not route.provider.signed):
             return self._guard.token_ok(fields)
-        _, in_query = route.provider.credentials(route.target, {})
-        return self._guard.token_ok(fields, route.provider.credential_headers, in_query)
+        in_query = split_query(route.target, route.provider.key_parameters)[1]
+        return self._guard.token_ok(
+            fields, route.provider.credential_headers, (value for _, value in in_query)
+        )
 
     async def _refuse(self, refusal: Refusal, route: Route | None, send: Send) -> None:
         self._journal.debug(f"refused: {refusal.status} {refusal.kind}: {refusal.message}")

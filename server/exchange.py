@@ -390,7 +390,7 @@ class Exchanges:
         if not storing:
             flight.stop_keeping()
         route = asked.route
-        head = outgoing(route, asked.headers, asked.fields, self._token)
+        head = outgoing(route, asked.headers, self._token)
         body = await self._forwarded_body(asked)
         try:
             if head.unsigned:

@@ -7,15 +7,19 @@ ends at the proxy, nothing goes up either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from llm_cache.server.guard import Headers
 from llm_cache.server.replay import HeaderList
 from llm_cache.server.routing import Route
+from llm_cache.wire.credentials import split_query
 from llm_cache.wire.encoding import readable_accept_encoding
 from llm_cache.wire.headers import forwardable
 from llm_cache.wire.registry import ALL_CREDENTIALS
+
+_IN_PLACE_OF_A_SIGNATURE: Final = (b"authorization", b"x-api-key")
+"""What a request to AWS may carry instead of one, at whichever of its hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +31,7 @@ class Outgoing:
     unsigned: bool
 
 
-def outgoing(
-    route: Route, headers: Headers, fields: Mapping[bytes, bytes], token: bytes
-) -> Outgoing:
+def outgoing(route: Route, headers: Headers, token: bytes) -> Outgoing:
     """The request head for upstream. `token` is the proxy's own, b"" when there is none."""
     provider, real_key = route.provider, route.real_key
 
@@ -37,23 +39,20 @@ def outgoing(
         scheme, _, bare = credential.rpartition(b" ")
         return bool(token) and bare == token and scheme.lower() in (b"", b"bearer")
 
-    bare, sent = provider.credentials(route.target, fields)
-    theirs = [credential for credential in sent if credential and not is_ours(credential)]
-    unsigned = provider.signed and real_key is None and not theirs
     out: HeaderList = []
+    unsigned = provider.signed and real_key is None
     for name, value in forwardable(headers):
-        if is_ours(value):
+        if is_ours(value) or provider.is_signature(name, value):
             continue  # wherever it stands
-        if (name in provider.credential_headers and unsigned) or (
-            # The client's keys for other providers are nobody's business here either.
-            name in ALL_CREDENTIALS and real_key is not None
-        ):
-            continue
+        if name in ALL_CREDENTIALS and real_key is not None:
+            continue  # the client's keys for other providers are nobody's business here either
+        if value and name in _IN_PLACE_OF_A_SIGNATURE:
+            unsigned = False
         if name == b"accept-encoding" and route.endpoint is not None:
             value = readable_accept_encoding(value) or b"identity"
         out.append((name, value))
     if real_key is not None:
         out.append(provider.auth_header(real_key))
-    in_query = provider.credentials(route.target, {})[1]
-    replaced = real_key is not None or any(map(is_ours, in_query))
+    bare, in_query = split_query(route.target, provider.key_parameters)
+    replaced = real_key is not None or any(is_ours(value) for _, value in in_query)
     return Outgoing(bare if replaced else route.target, out, unsigned)

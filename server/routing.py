@@ -20,13 +20,16 @@ from llm_cache.server.requests import Control, in_namespace, read_control
 from llm_cache.server.upstream import Upstream
 from llm_cache.settings import Settings
 from llm_cache.upstreams import NamedUpstream
+from llm_cache.wire.credentials import looks_like_credential, split_query, told_credentials
 from llm_cache.wire.headers import is_gateway_header
 from llm_cache.wire.keys import KeyContext, credential_digest, exact_key
 from llm_cache.wire.normalize import FurtherKeys, Rules, further_keys
 from llm_cache.wire.provider import Endpoint, Provider
 from llm_cache.wire.registry import (
+    ALL_CREDENTIALS,
     ANY_COMPATIBLE,
     DEFAULT,
+    KEYED_CREDENTIALS,
     PROVIDERS,
     by_host,
     by_name,
@@ -50,8 +53,10 @@ class _KeyHeaders(dict[bytes, bool]):
         self._provider = provider
 
     def __missing__(self, name: bytes) -> bool:
-        answer = self._provider.is_key_header(name) or (
-            name not in self._provider.credential_headers and is_gateway_header(name)
+        answer = name not in ALL_CREDENTIALS and (
+            self._provider.is_key_header(name)
+            or is_gateway_header(name)
+            or looks_like_credential(name)
         )
         if len(self) < _REMEMBERED:
             self[name] = answer
@@ -85,7 +90,9 @@ class Route:
         telling = tuple([header for header in headers if asked[header[0]]])
         credential = b""
         if self.real_key is None and not shared:
-            credential = credential_digest(self.provider.credentials(self.target, fields)[1])
+            credential = credential_digest(
+                told_credentials(self.provider, self.target, headers, KEYED_CREDENTIALS)
+            )
         memo = (telling, control.namespace, control.sample, credential)
         prefix = self._prefixes.get(memo)
         if prefix is None:
@@ -138,7 +145,7 @@ class Router:
             method,
             bare,
             target[prefix:],
-            provider.credentials(target[prefix:], {})[0],
+            split_query(target[prefix:], provider.key_parameters)[0],
             endpoint is not None and self._fixes_billing(upstream),
             self._key_headers[provider.name],
         )

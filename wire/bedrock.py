@@ -52,6 +52,12 @@ _JUDGES: Final[Mapping[str, Callable[[Json, str | None], Answer]]] = {
 }
 
 
+_SIGNATURE_HEADERS: Final = frozenset(
+    {b"x-amz-date", b"x-amz-security-token", b"x-amz-content-sha256"}
+)
+"""What an AWS signature has besides `authorization` (Signature Version 4)."""
+
+
 class Aws(Host):
     """What Bedrock's APIs have in common: signatures, regions, errors."""
 
@@ -65,13 +71,10 @@ class Aws(Host):
     def auth_header(self, key: str) -> tuple[bytes, bytes]:
         return b"authorization", b"Bearer " + key.encode()
 
-    def credentials(
-        self, target: bytes, fields: Mapping[bytes, bytes]
-    ) -> tuple[bytes, list[bytes]]:
-        told = [fields.get(b"authorization", b""), fields.get(b"x-api-key", b"")]
-        if told[0][:7].lower() != b"bearer ":
-            told[0] = b""  # a signature
-        return target, told if any(told) else []
+    def is_signature(self, name: bytes, value: bytes) -> bool:
+        if name == b"authorization":
+            return value.lstrip()[:4].upper() == b"AWS4"
+        return name in _SIGNATURE_HEADERS
 
     def error_body(self, status: int, kind: str, message: str) -> bytes:
         """An error of AWS's restJson1 protocol; boto3 takes the `__type` for its code."""
@@ -86,9 +89,7 @@ class Bedrock(Aws):
     service = "bedrock"
     base_url = "https://bedrock-runtime.us-east-1.amazonaws.com"
     key_setting = "BEDROCK_API_KEY_REAL"
-    credential_headers = frozenset(
-        {b"authorization", b"x-amz-date", b"x-amz-security-token", b"x-amz-content-sha256"}
-    )
+    credential_headers = _SIGNATURE_HEADERS | {b"authorization"}
     price_ids = ("aws",)
     guests: Mapping[str, Guest] = {
         openai.CHAT.name: Guest(_OPENAI, openai.CHAT),

@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
-from urllib.parse import unquote_plus
 
 from llm_cache.wire import openai
 from llm_cache.wire.answers import (
@@ -55,8 +54,6 @@ OPERATIONS: Final = {
 _PATH: Final = re.compile(r"/v1(?:alpha|beta)?/(?:models|tunedModels)/([^/:]+):([A-Za-z]+)")
 _ROOTS: Final = re.compile(r"(?:/upload|/download)?/v1(?:alpha|beta)(?:/|$)|/v1/tunedModels(?:/|$)")
 _OPENAI_BASE: Final = "/v1beta/openai/"  # https://ai.google.dev/gemini-api/docs/openai
-_KEY_PARAMETERS: Final = frozenset({"key", "access_token", "oauth_token"})
-"""Query parameters that are credentials (https://cloud.google.com/apis/docs/system-parameters)."""
 
 # Which client, of which version, called: nothing of it reaches the model.
 _VOLATILE_HEADERS: Final = frozenset({b"x-goog-api-key", b"x-goog-api-client"})
@@ -91,6 +88,12 @@ class Gemini(Host):
     base_url = "https://generativelanguage.googleapis.com"
     key_setting = "GEMINI_API_KEY_REAL"
     credential_headers = frozenset({b"x-goog-api-key", b"authorization"})
+    # Source: https://cloud.google.com/apis/docs/system-parameters
+    key_parameters: Mapping[bytes, bytes] = {
+        b"key": b"x-goog-api-key",
+        b"access_token": b"",
+        b"oauth_token": b"",
+    }
     own_domains = ("googleapis.com",)
     price_ids = ("google",)
     guests: Mapping[str, Guest] = {
@@ -117,14 +120,6 @@ class Gemini(Host):
 
     def auth_header(self, key: str) -> tuple[bytes, bytes]:
         return b"x-goog-api-key", key.encode()
-
-    def credentials(
-        self, target: bytes, fields: Mapping[bytes, bytes]
-    ) -> tuple[bytes, list[bytes]]:
-        """An API key counts the same in the query and in the header."""
-        bare, in_query = _without_credentials(target)
-        key = fields.get(b"x-goog-api-key", b"") or in_query
-        return bare, [fields.get(b"authorization", b""), key]
 
     def own_watch(self, endpoint: Endpoint, status: int, content_type: str) -> Watcher:
         if status != 200:
@@ -186,24 +181,6 @@ class Gemini(Host):
             "type": kind,
         }
         return json.dumps({"error": error}, separators=(",", ":")).encode()
-
-
-def _without_credentials(target: bytes) -> tuple[bytes, bytes]:
-    """`target` without the query's credentials, other parameters as they were, and the first."""
-    path, mark, query = target.partition(b"?")
-    if not mark:
-        return target, b""
-    found = b""
-    kept = []
-    for parameter in query.split(b"&"):
-        name, _, value = parameter.partition(b"=")
-        if unquote_plus(name.decode("latin-1")) in _KEY_PARAMETERS:
-            found = found or unquote_plus(value.decode("latin-1"), "latin-1").encode("latin-1")
-        else:
-            kept.append(parameter)
-    if len(kept) == query.count(b"&") + 1:
-        return target, b""
-    return path + (b"?" + b"&".join(kept) if kept else b""), found
 
 
 # Requests

@@ -54,13 +54,13 @@ _OWN_REQUEST: Final = (b"x-cache-", b"x-stasis-")
 
 _GATEWAY: Final = re.compile(
     rb"(?:x-portkey|x-litellm|cf-aig|helicone|x-bf|x-tfy|x-kong|x-braintrust|x-langfuse)-"
-    rb"|(?!x-amz-|x-cache-|proxy-).*(?:api-?key|auth|token|provider|model|virtual-key)"
+    rb"|(?!x-amz-|x-cache-|proxy-).*(?:provider|model|virtual-key)"
 )
 
 
 def is_gateway_header(name: bytes) -> bool:
-    """Whether a lower-case request header says to a gateway who asks, or whom it is to ask: then
-    it changes the answer whatever API is spoken. Fields of AWS signatures aren't among them."""
+    """Whether a lower-case request header says to a gateway whom it is to ask: then it changes the
+    answer whatever API is spoken. Who asks is told by `credentials.looks_like_credential`."""
     return _GATEWAY.match(name) is not None
 
 

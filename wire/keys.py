@@ -65,7 +65,7 @@ def credential_digest(values: Iterable[bytes]) -> bytes:
     parts = list(values)
     if not parts:
         return b""
-    return sha256(b"llm-cache credential 1\n" + _framed(parts)).digest()
+    return sha256(b"llm-cache credential 2\n" + _framed(parts)).digest()
 
 
 def _framed(parts: list[bytes]) -> bytes:

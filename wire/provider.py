@@ -88,6 +88,8 @@ class Provider(ABC):
     """The setting with the real key: `ANTHROPIC_API_KEY_REAL`."""
     credential_headers: frozenset[bytes]
     """Lower-case request headers that carry the client's credentials."""
+    key_parameters: Mapping[bytes, bytes] = {}
+    """Query parameters that carry credentials, each with the header that means the same, or b""."""
     signed: bool = False
     """True when requests are signed for their host, so that the proxy must sign them anew."""
     service: str = ""
@@ -146,12 +148,10 @@ class Provider(ABC):
     def request_model(self, endpoint: Endpoint, path: str, doc: Json) -> str | None:
         """The model the request names."""
 
-    def credentials(
-        self, target: bytes, fields: Mapping[bytes, bytes]
-    ) -> tuple[bytes, list[bytes]]:
-        """`target` (path and query) without credentials, and the credentials the client sent, in
-        a fixed order. A signature isn't one: it ends at the proxy, which signs anew."""
-        return target, [fields.get(name, b"") for name in sorted(self.credential_headers)]
+    def is_signature(self, name: bytes, value: bytes) -> bool:
+        """True for a header that belongs to a request's signature. It never goes upstream: it ends
+        at the proxy, which signs anew (see `signed`)."""
+        return False
 
     def home(self, path: str, environ: Mapping[str, str]) -> str:
         """The base URL for requests to `path` when no setting says otherwise. `environ` is the

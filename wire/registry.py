@@ -37,6 +37,9 @@ ALL_CREDENTIALS: Final[frozenset[bytes]] = frozenset().union(
 )
 """Lower-case request headers that carry credentials for any of them."""
 
+KEYED_CREDENTIALS: Final = ALL_CREDENTIALS - {b"x-amz-date", b"x-amz-content-sha256"}
+"""Those of them that tell who asks. At every provider: what isn't its own goes upstream as well."""
+
 _BY_NAME: Final = {provider.name: provider for provider in PROVIDERS}
 
 _BY_HOST: Final = {

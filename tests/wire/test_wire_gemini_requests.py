@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llm_cache.wire.gemini import Gemini
 from llm_cache.wire.provider import Endpoint, Json
@@ -120,51 +118,7 @@ def test_a_region_has_its_host_and_nothing_else_chooses_one(location: str, host:
     assert VERTEX.home("/v1/publishers/google/models/g:generateContent", {}) == VERTEX.base_url
 
 
-# Credentials
-
-
-@pytest.mark.parametrize(
-    ("query", "bare", "key"),
-    [
-        (b"?key=AIza", b"", b"AIza"),
-        (b"?alt=sse&key=AIza", b"?alt=sse", b"AIza"),
-        (b"?key=AIza&alt=sse", b"?alt=sse", b"AIza"),
-        (b"?b=2&key=AIza&a=1&b=3", b"?b=2&a=1&b=3", b"AIza"),
-        (b"?k%65y=AI%7Aa", b"", b"AIza"),
-        (b"?access_token=ya29&alt=sse", b"?alt=sse", b"ya29"),
-        (b"?key=one&key=two", b"", b"one"),
-        (b"?key", b"", b""),
-        (b"?alt=sse&&x", b"?alt=sse&&x", b""),
-        (b"?monkey=AIza&KEY=x", b"?monkey=AIza&KEY=x", b""),
-        (b"", b"", b""),
-        (b"?", b"?", b""),
-    ],
-)
-def test_a_key_in_the_query_is_a_credential_and_not_part_of_the_target(
-    query: bytes, bare: bytes, key: bytes
-) -> None:
-    path = b"/v1beta/models/g:generateContent"
-    assert GEMINI.credentials(path + query, {}) == (path + bare, [b"", key])
-
-
-def test_a_key_counts_the_same_in_query_and_header() -> None:
-    in_header = GEMINI.credentials(b"/x?alt=sse", {b"x-goog-api-key": b"AIza"})
-    assert in_header == GEMINI.credentials(b"/x?alt=sse&key=AIza", {})
-    oauth = GEMINI.credentials(b"/x?alt=sse", {b"authorization": b"Bearer AIza"})
-    assert oauth != in_header
-
-
-@given(
-    st.lists(st.sampled_from([b"key=s3cr3t", b"a=1", b"a=key", b"", b"alt=sse", b"%6bey=s3cr3t"]))
-)
-def test_no_order_of_parameters_leaves_the_key_in_the_target(parameters: list[bytes]) -> None:
-    target = b"/x?" + b"&".join(parameters)
-    bare, _ = GEMINI.credentials(target, {})
-    kept = [one for one in parameters if b"s3cr3t" not in one]
-    if len(kept) == len(parameters):
-        assert bare == target
-    else:
-        assert bare == b"/x" + (b"?" + b"&".join(kept) if kept else b"")
+# Headers
 
 
 def test_headers_that_only_name_the_client_are_not_in_the_key() -> None:
