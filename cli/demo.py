@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from llm_cache import __version__
 from llm_cache.cli.output import console, dollars
 from llm_cache.errors import LlmCacheError
-from llm_cache.server import process
+from llm_cache.host import process
 from llm_cache.settings import Settings, load_settings
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ from llm_cache.cli.explore_rows import (
 from llm_cache.cli.explore_table import EntryTable
 from llm_cache.cli.explore_view import EntryView
 from llm_cache.errors import LlmCacheError, StoreError
-from llm_cache.server import process
+from llm_cache.host import process
 from llm_cache.settings import Settings
 
 if TYPE_CHECKING:

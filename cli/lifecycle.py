@@ -14,8 +14,9 @@ from llm_cache.cli.clients import client_lines
 from llm_cache.cli.output import duration, note, printable, say, say_json
 from llm_cache.cli.setup import can_ask, first_run
 from llm_cache.errors import LlmCacheError, SettingsError, UsageError
-from llm_cache.server import process, service
-from llm_cache.server.notify import tell_manager
+from llm_cache.host import process, service
+from llm_cache.host.notify import tell_manager
+from llm_cache.server.pidfile import holder
 from llm_cache.settings import Settings, home_folder, load_settings, review_settings
 
 Port = Annotated[
@@ -120,7 +121,7 @@ def stop() -> None:
         settings = load_settings()
     except SettingsError as error:
         settings = Settings(home_folder())  # whose proxy it is doesn't depend on them
-        if process.holder(settings.pid_file) is None:
+        if holder(settings.pid_file) is None:
             raise
         note(f"the settings are wrong, which a start will refuse: {error}")
     _stop(settings)
@@ -146,9 +147,9 @@ def run(
         settings = load_settings(flags, environ=environ)
         note_misspelt(flags, environ)
         settings.make_home()
-        from llm_cache.server import serve
+        from llm_cache.host import foreground
 
-        return serve.run(settings)
+        return foreground.run(settings)
     except LlmCacheError as error:
         tell_manager(f"STATUS={' '.join(str(error).split())}")
         raise
@@ -202,7 +203,7 @@ def _switch(cache: str, flags: dict[str, object]) -> None:
 
 def note_misspelt(flags: Mapping[str, object], environ: Mapping[str, str] | None = None) -> None:
     """Say which names look like settings and do nothing: a misspelt one would go unseen."""
-    from llm_cache.server.checks import misspelt
+    from llm_cache.host.checks.everything import misspelt
 
     for sentence in misspelt(review_settings(flags, environ=environ)):
         note(sentence)

@@ -29,7 +29,7 @@ from llm_cache.cli.output import (
     say,
 )
 from llm_cache.errors import NotRunningError
-from llm_cache.server import process
+from llm_cache.host import process
 from llm_cache.settings import Settings, load_settings
 
 RETRY_SEC = (0.1, 0.2, 0.5, 1.0, 2.0)

@@ -10,7 +10,7 @@ import typer
 
 from llm_cache.cli.output import note, say
 from llm_cache.errors import LlmCacheError, UsageError
-from llm_cache.server import process, service
+from llm_cache.host import process, service
 from llm_cache.settings import Settings, load_settings
 
 Force = Annotated[

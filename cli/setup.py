@@ -15,7 +15,7 @@ from llm_cache.errors import LlmCacheError, UsageError
 from llm_cache.settings import check_value, is_loopback
 
 if TYPE_CHECKING:
-    from llm_cache.server.configure import Answers, Present
+    from llm_cache.host.configure import Answers, Present
     from llm_cache.settings import Settings
 
 
@@ -87,7 +87,7 @@ def setup(
 
     Example: llm-cache setup --key-env ANTHROPIC_API_KEY --port 4100 --yes
     """
-    from llm_cache.server import configure
+    from llm_cache.host import configure
 
     flags = {
         "CACHE_SCOPE": ("--scope", scope),
@@ -133,7 +133,7 @@ def setup(
 
 def first_run(flags: dict[str, object]) -> None:
     """The wizard before the first start, on a terminal. `flags` answer some of it already."""
-    from llm_cache.server import configure
+    from llm_cache.host import configure
 
     say("llm-cache isn't configured yet. A few questions; Ctrl-C leaves all as it is.")
     answers: dict[str, str | None] = {
@@ -155,7 +155,7 @@ def _finish(
     check_key: bool | None,
 ) -> Settings:
     """Ask what isn't answered, if there is somebody to ask, and write it."""
-    from llm_cache.server import configure
+    from llm_cache.host import configure
 
     if asking:
         _say_what_is_there(now)
@@ -213,7 +213,7 @@ def _confirmed(now: Present, written: Answers) -> bool:
 
 def _choose_free_port(now: Present, answers: dict[str, str | None]) -> None:
     """A first configuration gets a port that is free; one that is named or set already stays."""
-    from llm_cache.server import configure
+    from llm_cache.host import configure
 
     given = answers.get("CACHE_PORT") or now.value("CACHE_PORT")
     problem = configure.taken(now, given or configure.DEFAULTS["CACHE_PORT"])
@@ -284,8 +284,8 @@ def _check_given(
     """Whether the keys of the flags can be right, and, if wanted, whether they are."""
     if not keys:
         return
-    from llm_cache.server import configure
-    from llm_cache.server.keys import ask_with, form_problem
+    from llm_cache.host import configure
+    from llm_cache.host.real_keys import ask_with, form_problem
 
     settings = configure.planned(now, answers).settings
     for provider, (flag, key) in keys.items():
@@ -315,7 +315,7 @@ def _say_what_is_there(now: Present) -> None:
 
 
 def _say_what_is_next(now: Present, settings: Settings) -> None:
-    from llm_cache.server import configure
+    from llm_cache.host import configure
 
     command = "llm-cache on" if now.running is None else "llm-cache restart"
     say(f"next: {command}")

@@ -9,7 +9,7 @@ import typer
 
 from llm_cache.cli.open_store import opened_store
 from llm_cache.cli.output import console, dollars, duration, note, printable, say_json
-from llm_cache.server import process
+from llm_cache.host import process
 from llm_cache.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def stats(json: Json = False) -> None:
 
 def from_ledger(settings: Settings) -> dict[str, Any]:
     """The figures of `/stats` without a proxy: there is no session then."""
-    from llm_cache.server import stats as figures
-    from llm_cache.server.journal import read_ledger
+    from llm_cache.exchange import figures
+    from llm_cache.exchange.calls import read_ledger
 
     tallies: dict[str, dict[str, int | float]] = {}
     sizes = {"entries": 0, "bytes": 0}

@@ -44,7 +44,7 @@ from support.raw import RawConnection, Response
 from support.replies import Framing, Reply
 from support.upstream import Request, Upstream
 
-from llm_cache.server.routing import speaker
+from llm_cache.exchange.routing import speaker
 from llm_cache.wire.provider import Answer, Endpoint, Provider
 from llm_cache.wire.registry import PROVIDERS, by_name
 

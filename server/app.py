@@ -9,22 +9,16 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from llm_cache.server.exchange import Exchanges, Send
-from llm_cache.server.fastlane import FastLane
-from llm_cache.server.flights import FlightFailed
-from llm_cache.server.guard import (
-    Guard,
-    Headers,
-    Refusal,
-    merged_headers,
-    method_refusal,
-    path_problem,
-    split_target,
-)
-from llm_cache.server.journal import Journal
+from llm_cache.exchange.control import read_control
+from llm_cache.exchange.exchange import Exchanges, Send
+from llm_cache.exchange.flights import FlightFailed
+from llm_cache.exchange.heads import Headers, Refusal, Refused, merged_headers
+from llm_cache.exchange.journal import Journal
+from llm_cache.exchange.routing import Route, Router
+from llm_cache.server.bodies import ClientGone, Receive
+from llm_cache.server.guard import Guard, method_refusal, path_problem, split_target
+from llm_cache.server.hypercorn.fastlane import FastLane
 from llm_cache.server.own import OwnEndpoints
-from llm_cache.server.requests import ClientGone, Receive, Refused, read_control
-from llm_cache.server.routing import Route, Router
 from llm_cache.wire.credentials import split_query
 from llm_cache.wire.registry import ALL_CREDENTIALS, DEFAULT
 

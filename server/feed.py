@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-if TYPE_CHECKING:
-    from llm_cache.server.journal import Call
+from llm_cache.exchange.calls import Call
+from llm_cache.exchange.journal import Listener as JournalListener
 
 BACKLOG = 1000
 """Events kept for a listener that is behind."""
@@ -53,33 +53,34 @@ class Listener:
         return data
 
 
-class Feed:
+class Feed(JournalListener):
     """Numbers the calls of this run and passes them to the listeners."""
 
     def __init__(self) -> None:
         self._listeners: set[Listener] = set()
         self._seq = 0
 
-    @property
-    def watched(self) -> bool:
-        """True while somebody listens."""
-        return bool(self._listeners)
-
     def listen(self, listener: Listener | None = None) -> Listener:
         """A new listener, or this one; its first event is `{"type":"connected"}`."""
         listener = Listener() if listener is None else listener
         listener.push(b'data: {"type":"connected"}\n\n')
         self._listeners.add(listener)
+        self.watched = True
         return listener
 
     def leave(self, listener: Listener) -> None:
         """The listener has gone."""
         self._listeners.discard(listener)
+        self.watched = bool(self._listeners)
 
     def close(self) -> None:
         """End every open `/monitor`."""
         for listener in self._listeners:
             listener.close()
+
+    def heard(self, calls: Sequence[Call], now: float) -> None:
+        for call in calls:
+            self.publish(call, now)
 
     def publish(self, call: Call, now: float) -> None:
         """Tell everybody of a call. `t` is the unix time in milliseconds, `usd` US dollars or
@@ -92,6 +93,7 @@ class Feed:
             "seq": self._seq,
             "t": int(now * 1000),
             "type": call.type,
+            "kind": call.kind,
             "from_cache": call.from_cache,
             "stored": call.stored,
             "status": call.status,

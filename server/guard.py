@@ -12,11 +12,10 @@ import hmac
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from urllib.parse import unquote_to_bytes
 
-Headers = Sequence[tuple[bytes, bytes]]
+from llm_cache.exchange.heads import Refusal
 
 # Lower-case host name or IPv4 address, or an IPv6 literal in brackets; then an optional port.
 # RFC 9110 7.2: Host = uri-host [ ":" port ]. Anything else (userinfo, spaces) is no host.
@@ -25,27 +24,6 @@ _SAFE_TARGET = re.compile(rb"/[!-~]*\Z")
 # RFC 9110 9.3.6 and 9.3.8: CONNECT asks for a tunnel to anywhere; TRACE has the upstream send back
 # the request it got, with the real key in it.
 _REFUSED_METHODS = frozenset(("CONNECT", "TRACE"))
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a request isn't served: HTTP status, error type and a sentence for the person."""
-
-    status: int
-    kind: str
-    message: str
-    allow: tuple[str, ...] = ()  # the methods that are served there, with a 405
-
-
-def merged_headers(headers: Headers) -> dict[bytes, bytes]:
-    """Headers by lower-case name; a name sent several times is joined by ", " (RFC 9110 5.3)."""
-    fields = dict(headers)
-    if len(fields) != len(headers):
-        seen: dict[bytes, bytes] = {}
-        for name, value in headers:
-            seen[name] = seen[name] + b", " + value if name in seen else value
-        return seen
-    return fields
 
 
 def split_target(raw: bytes) -> tuple[bytes | None, bytes]:

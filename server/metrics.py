@@ -13,8 +13,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from llm_cache.server import stats
-from llm_cache.server.journal import BUCKETS, Histogram
+from llm_cache.exchange import figures
+from llm_cache.exchange.journal import Tallies
+from llm_cache.server.latencies import BUCKETS, Histogram
 
 Latencies = Mapping[tuple[str, str, str], Histogram]
 
@@ -35,7 +36,7 @@ _COUNTERS = {
 _LABELS = ("provider", "model")
 
 
-def render(all_time: stats.Tallies, latencies: Latencies, sizes: Mapping[str, int]) -> bytes:
+def render(all_time: Tallies, latencies: Latencies, sizes: Mapping[str, int]) -> bytes:
     """The whole exposition (text format 0.0.4)."""
     registry = CollectorRegistry()
     registry.register(_Snapshot(all_time, latencies, sizes))
@@ -43,21 +44,19 @@ def render(all_time: stats.Tallies, latencies: Latencies, sizes: Mapping[str, in
 
 
 class _Snapshot(Collector):
-    def __init__(
-        self, all_time: stats.Tallies, latencies: Latencies, sizes: Mapping[str, int]
-    ) -> None:
+    def __init__(self, all_time: Tallies, latencies: Latencies, sizes: Mapping[str, int]) -> None:
         self._all_time = all_time
         self._latencies = latencies
         self._sizes = sizes
 
     def collect(self) -> Iterator[Metric]:
-        rows = stats.by_model(self._all_time)
+        rows = figures.by_model(self._all_time)
         for name, meaning in _COUNTERS.items():
             counter = CounterMetricFamily(f"llm_cache_{name}", meaning, labels=_LABELS)
             for row in rows:
                 counter.add_metric([row["provider"], row["model"] or ""], row[name])
             yield counter
-        overall = stats.summary(self._all_time)
+        overall = figures.summary(self._all_time)
         yield GaugeMetricFamily(
             "llm_cache_hit_ratio",
             "Hits per call, 0 to 1, all time",

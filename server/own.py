@@ -7,16 +7,20 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
 from llm_cache import __version__
 from llm_cache.errors import StoreError
-from llm_cache.server import stats
-from llm_cache.server.exchange import Exchanges, Send
-from llm_cache.server.guard import Refusal
-from llm_cache.server.journal import Journal
-from llm_cache.server.requests import Receive, Refused, read_body
+from llm_cache.exchange import figures
+from llm_cache.exchange.exchange import Exchanges, Send
+from llm_cache.exchange.heads import Refusal, Refused
+from llm_cache.exchange.journal import Journal
+from llm_cache.server.bodies import Receive, read_body
+from llm_cache.server.calllog import CallLog
+from llm_cache.server.feed import Feed
+from llm_cache.server.latencies import Latencies
 from llm_cache.settings import Settings, configured_upstreams
 from llm_cache.store import Store
 
@@ -29,6 +33,15 @@ Answer = tuple[int, bytes, bytes]
 JSON_TYPE = b"application/json"
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Who listens to the journal, and has figures of its own to show."""
+
+    log: CallLog
+    latencies: Latencies
+    feed: Feed
+
+
 class OwnEndpoints:
     """Answers what isn't forwarded. `handles` tells which paths those are, exactly."""
 
@@ -38,9 +51,11 @@ class OwnEndpoints:
         store: Store,
         journal: Journal,
         exchanges: Exchanges,
+        heard: Heard,
         *,
         address: str,
     ) -> None:
+        self._heard = heard
         self._settings = settings
         self._store = store
         self._journal = journal
@@ -119,18 +134,18 @@ class OwnEndpoints:
         all_time = await self._journal.all_time()
         last = self._journal.last_call
         return {
-            **stats.summary(all_time),
+            **figures.summary(all_time),
             "uptime_s": int(time.time() - self._started),
             "cache": self._on_off(),
             **await self._sizes(),
-            "session": stats.summary(self._journal.session),
-            "by_provider": stats.by_provider(all_time),
-            "by_model": stats.by_model(all_time),
+            "session": figures.summary(self._journal.session),
+            "by_provider": figures.by_provider(all_time),
+            "by_model": figures.by_model(all_time),
             "store_failures": self._journal.store_failures,
             "fast_hits": self._exchanges.fast_hits,
             "in_flight": len(self._exchanges.flights),
             "last_call_s": None if last is None else round(max(0.0, time.time() - last), 3),
-            "recent_errors": list(self._journal.errors),
+            "recent_errors": list(self._heard.log.errors),
             "address": self._address,
             "started": round(self._started, 3),
             "mode": self._settings.mode,
@@ -144,18 +159,18 @@ class OwnEndpoints:
         def render() -> bytes:
             from llm_cache.server import metrics  # imports prometheus_client
 
-            return metrics.render(all_time, self._journal.latencies, sizes)
+            return metrics.render(all_time, self._heard.latencies.by_name, sizes)
 
         data = await asyncio.to_thread(render)
         return 200, b"text/plain; version=0.0.4; charset=utf-8", data
 
     async def _cache_stats(self, query: bytes, body: bytes) -> Answer:
-        figures = stats.summary(await self._journal.all_time())
+        sums = figures.summary(await self._journal.all_time())
         names = ("hits", "misses", "hit_rate_pct")
         return _json(
             {
                 **await self._sizes(),
-                **{name: figures[name] for name in names},
+                **{name: sums[name] for name in names},
                 "max_entries": self._settings.max_entries,
                 "max_bytes": self._settings.max_bytes,
                 "ttl_sec": self._settings.ttl_sec,
@@ -191,7 +206,7 @@ class OwnEndpoints:
         return _json({"cache": wanted})
 
     async def _monitor(self, receive: Receive, send: Send) -> None:
-        feed = self._journal.feed
+        feed = self._heard.feed
         listener = feed.listen()
         gone = asyncio.ensure_future(_close_when_gone(receive, listener.close))
         try:

@@ -5,11 +5,11 @@ are imported. What others may use is named in `__all__`; `blobs` and `index` ope
 on disk and what it promises.
 """
 
-from llm_cache.store.blobs import Draft
 from llm_cache.store.contract import Backend, LedgerBackend
 from llm_cache.store.entry import Entry, Stored, Tally, Totals
 from llm_cache.store.limits import Limits
-from llm_cache.store.local import Store
+from llm_cache.store.local.blobs import Draft
+from llm_cache.store.local.store import Store
 
 __all__ = [
     "Backend",

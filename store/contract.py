@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from llm_cache.store.blobs import Draft
 from llm_cache.store.entry import Entry, Stored, Tally, Totals
+from llm_cache.store.local.blobs import Draft
 
 
 class LedgerBackend(Protocol):

@@ -12,8 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
+from llm_cache.wire.framing.sse import Event, EventParser
 from llm_cache.wire.provider import Answer, Json, Usage
-from llm_cache.wire.sse import Event, EventParser
 
 SNIPPET_CHARS: Final = 80
 _SNIPPET_RAW_CHARS: Final = 4096  # read at most this much to find them

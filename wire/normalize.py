@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from llm_cache.errors import SettingsError
-from llm_cache.wire import strict_json
+from llm_cache.wire.framing import strict_json
 from llm_cache.wire.keys import tier_key
 from llm_cache.wire.provider import Endpoint, Provider
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from llm_cache.errors import SettingsError
-from llm_cache.wire import strict_json
+from llm_cache.wire.framing import strict_json
 from llm_cache.wire.provider import Usage
 from llm_cache.wire.published_prices import PASSED_ON, PUBLISHED
 from llm_cache.wire.registry import by_name

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
-from llm_cache.wire.anthropic import Anthropic
-from llm_cache.wire.bedrock import Bedrock, Mantle
-from llm_cache.wire.cohere import Cohere
-from llm_cache.wire.compatible import HOSTS
-from llm_cache.wire.gemini import Gemini
-from llm_cache.wire.ollama import Ollama
-from llm_cache.wire.openai import Azure, OpenAI
 from llm_cache.wire.provider import Provider
-from llm_cache.wire.vertex import Vertex
+from llm_cache.wire.providers.anthropic import Anthropic
+from llm_cache.wire.providers.bedrock import Bedrock, Mantle
+from llm_cache.wire.providers.cohere import Cohere
+from llm_cache.wire.providers.compatible import HOSTS
+from llm_cache.wire.providers.gemini import Gemini
+from llm_cache.wire.providers.ollama import Ollama
+from llm_cache.wire.providers.openai import Azure, OpenAI
+from llm_cache.wire.providers.vertex import Vertex
 
 PROVIDERS: Final[tuple[Provider, ...]] = (
     Vertex(),  # before Anthropic, whose headers requests for Claude have at Google and AWS too

@@ -14,7 +14,7 @@ from typing import Any
 from support.child import child
 from support.proxy import clean_environment
 
-from llm_cache.server import process
+from llm_cache.host import process
 
 
 @dataclass(slots=True)

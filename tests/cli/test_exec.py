@@ -19,7 +19,7 @@ from support.replies import Gate, Reply, json_reply
 from support.upstream import Upstream, wait_until
 
 from llm_cache.cli.exec import command_environment
-from llm_cache.server.beside import Calls
+from llm_cache.host.beside import Calls
 from llm_cache.settings import load_settings
 
 ASK = """

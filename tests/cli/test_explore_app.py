@@ -32,7 +32,7 @@ from llm_cache.cli.explore_view import wrapped
 from llm_cache.cli.output import cut, json_text
 from llm_cache.settings import load_settings
 from llm_cache.store import Limits, Store
-from llm_cache.wire.readable import Part
+from llm_cache.wire.readable.reading import Part
 
 # What is written where
 

@@ -25,7 +25,7 @@ from support.raw import exchange
 from support.replies import Gate, json_reply
 from support.upstream import Upstream, unused_port, wait_until
 
-from llm_cache.server.process import start as start_in_background
+from llm_cache.host.process import start as start_in_background
 from llm_cache.settings import load_settings
 
 
@@ -364,7 +364,7 @@ def test_a_proxy_that_does_not_end_is_killed_and_no_other(
         assert deaf.stdout is not None
         assert deaf.stdout.readline() == b"ready\n"
         code = (
-            "from llm_cache.server import process; from llm_cache.settings import load_settings; "
+            "from llm_cache.host import process; from llm_cache.settings import load_settings; "
             "print(process.stop(load_settings(), patience_sec=0.3))"
         )
         result = subprocess.run(

@@ -16,7 +16,7 @@ from support.upstream import Upstream, unused_port, wait_until
 from test_service_units import lead_to_us
 from user_session import Session, user_session, why_not
 
-from llm_cache.server import process
+from llm_cache.server.pidfile import holder
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -46,7 +46,7 @@ class Installed:
 
     @property
     def pid(self) -> int | None:
-        return process.holder(self.home / "proxy.pid")
+        return holder(self.home / "proxy.pid")
 
 
 @pytest.fixture

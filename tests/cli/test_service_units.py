@@ -15,9 +15,9 @@ import pytest
 from command import Cli
 
 from llm_cache.errors import LlmCacheError
-from llm_cache.server.launchd import Launchd
-from llm_cache.server.service import Plan
-from llm_cache.server.systemd import Systemd, command_line, file_pattern, path_word, quoted
+from llm_cache.host.launchd import Launchd
+from llm_cache.host.service import Plan
+from llm_cache.host.systemd import Systemd, command_line, file_pattern, path_word, quoted
 
 ODD = (
     "plain",

@@ -16,7 +16,7 @@ from support.raw import exchange
 from support.replies import json_reply
 from support.upstream import Upstream, unused_port
 
-from llm_cache.server import configure
+from llm_cache.host import configure
 from llm_cache.settings import Settings, load_settings
 
 KEY = "sk-ant-api03-canary"

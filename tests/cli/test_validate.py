@@ -24,7 +24,7 @@ from support.raw import exchange
 from support.replies import json_reply
 from support.upstream import Upstream, unused_port
 
-from llm_cache.store.index import FORMAT
+from llm_cache.store.local.index import FORMAT
 
 SECRETS = {
     "ANTHROPIC_API_KEY_REAL": "sk-ant-api03-canary-one",

@@ -18,7 +18,7 @@ from support.raw import exchange
 from support.replies import Reply, json_reply, sse_reply
 from support.upstream import Request, Upstream
 
-from llm_cache.server.routing import Router
+from llm_cache.exchange.routing import Router
 from llm_cache.settings import load_settings
 
 BILLING = "x-anthropic-billing-header:"

@@ -13,9 +13,9 @@ from support.raw import exchange
 from support.replies import Reply, json_reply
 from support.upstream import Request, Upstream
 
-from llm_cache.server.outgoing import outgoing
-from llm_cache.server.requests import Control
-from llm_cache.server.routing import Router
+from llm_cache.exchange.control import Control
+from llm_cache.exchange.outgoing import outgoing
+from llm_cache.exchange.routing import Router
 from llm_cache.settings import load_settings
 
 Lines = list[tuple[bytes, bytes]]

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from llm_cache.server.flights import WINDOW_BYTES, Flight, FlightFailed, Flights, Follower
+from llm_cache.exchange.flights import WINDOW_BYTES, Flight, FlightFailed, Flights, Follower
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 

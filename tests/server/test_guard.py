@@ -7,13 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from llm_cache.server.guard import (
-    Guard,
-    merged_headers,
-    method_refusal,
-    path_problem,
-    split_target,
-)
+from llm_cache.exchange.heads import merged_headers
+from llm_cache.server.guard import Guard, method_refusal, path_problem, split_target
 
 LOOPBACK = Guard(host="127.0.0.1", token=None)
 

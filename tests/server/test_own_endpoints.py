@@ -15,8 +15,8 @@ from support.replies import gzip_reply, json_reply, sse_reply
 from support.upstream import Upstream, wait_until
 
 from llm_cache import __version__
+from llm_cache.exchange.calls import Call
 from llm_cache.server.feed import BACKLOG, Feed
-from llm_cache.server.journal import Call
 from llm_cache.store import Limits, Store
 
 

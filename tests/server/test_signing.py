@@ -10,9 +10,9 @@ from botocore.credentials import Credentials
 from support import bedrock_wire as wire
 from support.upstream import Request
 
-from llm_cache.server.routing import Router
-from llm_cache.server.signing import RECHECK_SEC, Signer
-from llm_cache.server.upstream import Upstream, UpstreamFailed
+from llm_cache.exchange.routing import Router
+from llm_cache.exchange.signing import RECHECK_SEC, Signer
+from llm_cache.exchange.upstream import Upstream, UpstreamFailed
 from llm_cache.settings import Settings
 
 TARGET = b"/model/us.amazon.nova-micro-v1%3A0/converse?x=a%20b&y="

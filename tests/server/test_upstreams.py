@@ -15,7 +15,7 @@ from support.raw import Response, exchange
 from support.replies import Reply, json_reply
 from support.upstream import Request, Upstream
 
-from llm_cache.server.routing import Router
+from llm_cache.exchange.routing import Router
 from llm_cache.settings import Settings
 from llm_cache.upstreams import NamedUpstream
 

@@ -19,7 +19,7 @@ from support.busy import write_lock
 
 from llm_cache.errors import StoreBusy
 from llm_cache.store import Limits
-from llm_cache.store.lock import AFTER_BUSY_SEC
+from llm_cache.store.local.lock import AFTER_BUSY_SEC
 
 KEY = b"k" * 32
 PATIENCE = 1.0

@@ -10,8 +10,9 @@ import pytest
 import zstandard
 
 from llm_cache.errors import StoreError
-from llm_cache.store import Limits, blobs
-from llm_cache.store.blobs import BlobDamaged, decode, digest_of, encode
+from llm_cache.store import Limits
+from llm_cache.store.local import blobs
+from llm_cache.store.local.blobs import BlobDamaged, decode, digest_of, encode
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 NO_MEMORY = Limits(max_memory_bytes=0)

@@ -20,7 +20,7 @@ import pytest
 
 from llm_cache.errors import StoreError, StoreFormatError
 from llm_cache.store import Limits, Store
-from llm_cache.store.index import FORMAT
+from llm_cache.store.local.index import FORMAT
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 NO_MEMORY = Limits(max_memory_bytes=0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from llm_cache.store import Limits, Store
-from llm_cache.store.blobs import encode
+from llm_cache.store.local.blobs import encode
 
 KEYS = [b"key %d" % number for number in range(6)]
 keys = st.lists(st.sampled_from(KEYS), min_size=1, max_size=3)

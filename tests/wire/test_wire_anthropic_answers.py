@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_cache.wire.anthropic import COUNT_TOKENS, MESSAGES, Anthropic
 from llm_cache.wire.provider import Answer, Endpoint, Usage
+from llm_cache.wire.providers.anthropic import COUNT_TOKENS, MESSAGES, Anthropic
 
 PROVIDER = Anthropic()
 SSE = "text/event-stream; charset=utf-8"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llm_cache.wire.anthropic import COUNT_TOKENS, MESSAGES, Anthropic
 from llm_cache.wire.normalize import Rules, further_keys
+from llm_cache.wire.providers.anthropic import COUNT_TOKENS, MESSAGES, Anthropic
 from llm_cache.wire.registry import PROVIDERS, by_name
 
 PROVIDER = Anthropic()

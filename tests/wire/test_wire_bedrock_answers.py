@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support import anthropic_wire
 from support import bedrock_wire as wire
 
-from llm_cache.wire.bedrock import Bedrock
 from llm_cache.wire.provider import Answer, Endpoint, Usage
+from llm_cache.wire.providers.bedrock import Bedrock
 
 PROVIDER = Bedrock()
 JSON = "application/json"

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from llm_cache.wire.bedrock import Bedrock, Mantle
 from llm_cache.wire.prices import Prices
 from llm_cache.wire.provider import Endpoint, Json, Usage
+from llm_cache.wire.providers.bedrock import Bedrock, Mantle
 from llm_cache.wire.registry import PROVIDERS
 
 PROVIDER = Bedrock()

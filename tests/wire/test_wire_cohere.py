@@ -13,9 +13,9 @@ from support import cohere_wire as wire
 from support import openai_wire as gpt
 from support.openai_wire import event, tool_call
 
-from llm_cache.wire.cohere import CHAT, EMBED, RERANK, Cohere
 from llm_cache.wire.normalize import Rules, further_keys
 from llm_cache.wire.provider import Answer, Endpoint, Usage
+from llm_cache.wire.providers.cohere import CHAT, EMBED, RERANK, Cohere
 
 PROVIDER = Cohere()
 SSE = "text/event-stream"

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 import pytest
 from support import anthropic_wire as claude
 
-from llm_cache.wire.anthropic import COUNT_TOKENS, MESSAGES
-from llm_cache.wire.compatible import HOSTS, Compatible
-from llm_cache.wire.openai import CHAT, EMBEDDINGS
 from llm_cache.wire.prices import Prices
 from llm_cache.wire.provider import Provider, Usage
+from llm_cache.wire.providers.anthropic import COUNT_TOKENS, MESSAGES
+from llm_cache.wire.providers.compatible import HOSTS, Compatible
+from llm_cache.wire.providers.openai import CHAT, EMBEDDINGS
 from llm_cache.wire.registry import PROVIDERS, by_name
 
 PRICES = Prices.load(None, "prices.json")

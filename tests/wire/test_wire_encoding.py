@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_cache.wire.encoding import (
+from llm_cache.wire.framing.encoding import (
     MAX_FEED_BYTES,
     acceptable,
     decode_all,

@@ -10,7 +10,7 @@ from botocore.eventstream import EventStreamBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_cache.wire.eventstream import Message, MessageParser
+from llm_cache.wire.framing.eventstream import Message, MessageParser
 
 
 def string(name: str, value: str) -> bytes:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from support import anthropic_wire as claude
 from support import openai_wire as gpt
 
-from llm_cache.wire import anthropic, anthropic_forms, openai, openai_forms
 from llm_cache.wire.provider import Endpoint, Provider, Watcher
+from llm_cache.wire.providers import anthropic, anthropic_forms, openai, openai_forms
 
 SSE = "text/event-stream; charset=utf-8"
 

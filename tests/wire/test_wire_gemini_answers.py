@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from support import gemini_wire as wire
 from support import openai_wire as gpt
 
-from llm_cache.wire.gemini import Gemini
 from llm_cache.wire.provider import Answer, Endpoint, Usage
-from llm_cache.wire.vertex import Vertex
+from llm_cache.wire.providers.gemini import Gemini
+from llm_cache.wire.providers.vertex import Vertex
 
 PROVIDER = Gemini()
 JSON = "application/json; charset=UTF-8"

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from llm_cache.wire.gemini import Gemini
 from llm_cache.wire.provider import Endpoint, Json
+from llm_cache.wire.providers.gemini import Gemini
+from llm_cache.wire.providers.vertex import Vertex
 from llm_cache.wire.registry import PROVIDERS
-from llm_cache.wire.vertex import Vertex
 
 GEMINI = Gemini()
 VERTEX = Vertex()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from llm_cache.wire.headers import HOP_BY_HOP, NOT_REPLAYED, end_to_end, forwardable, replayable
+from llm_cache.wire.framing.headers import (
+    HOP_BY_HOP,
+    NOT_REPLAYED,
+    end_to_end,
+    forwardable,
+    replayable,
+)
 
 KEPT_REQUEST = [
     (b"x-api-key", b"k"),

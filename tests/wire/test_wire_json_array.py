@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_cache.wire.json_array import ArrayParser
+from llm_cache.wire.framing.json_array import ArrayParser
 
 ARRAY = b'[{"a": "x]\\"}{,[\\\\", "b": [1, {"c": []}]}\n,\r\n{"d": "\xc3\xa9"}, [2], "s,", 3\n]\n'
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_cache.errors import SettingsError
-from llm_cache.wire import strict_json
-from llm_cache.wire.anthropic import COUNT_TOKENS, MESSAGES, Anthropic
+from llm_cache.wire.framing import strict_json
 from llm_cache.wire.keys import exact_key
 from llm_cache.wire.normalize import FurtherKeys, Rules, further_keys
+from llm_cache.wire.providers.anthropic import COUNT_TOKENS, MESSAGES, Anthropic
 
 PROVIDER = Anthropic()
 SUFFIX = Rules(suffix_only=True)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_cache.wire.normalize import Rules, further_keys
-from llm_cache.wire.ollama import OWN_CHAT, OWN_EMBED, OWN_GENERATE, Ollama
-from llm_cache.wire.openai import CHAT
 from llm_cache.wire.provider import Answer, Endpoint, Usage
+from llm_cache.wire.providers.ollama import OWN_CHAT, OWN_EMBED, OWN_GENERATE, Ollama
+from llm_cache.wire.providers.openai import CHAT
 
 PROVIDER = Ollama()
 LINES = "application/x-ndjson"

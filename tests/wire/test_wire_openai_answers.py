@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import openai_wire as wire
 
-from llm_cache.wire.openai import (
+from llm_cache.wire.provider import Answer, Endpoint, Usage
+from llm_cache.wire.providers.openai import (
     CHAT,
     COMPLETIONS,
     EMBEDDINGS,
@@ -21,7 +22,6 @@ from llm_cache.wire.openai import (
     RESPONSES,
     OpenAI,
 )
-from llm_cache.wire.provider import Answer, Endpoint, Usage
 
 PROVIDER = OpenAI()
 SSE = "text/event-stream; charset=utf-8"

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from llm_cache.wire.normalize import Rules, further_keys
-from llm_cache.wire.openai import (
+from llm_cache.wire.provider import Endpoint
+from llm_cache.wire.providers.openai import (
     CHAT,
     COMPLETIONS,
     EMBEDDINGS,
@@ -18,7 +19,6 @@ from llm_cache.wire.openai import (
     Azure,
     OpenAI,
 )
-from llm_cache.wire.provider import Endpoint
 from llm_cache.wire.registry import by_name
 
 PROVIDER = OpenAI()

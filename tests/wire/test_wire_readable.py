@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support import anthropic_wire as wire
 from support import bedrock_wire, cohere_wire
 
-from llm_cache.wire import readable
-from llm_cache.wire.readable import Part
+from llm_cache.wire.readable import reading as readable
+from llm_cache.wire.readable.reading import Part
 
 TYPES = (
     *("text/event-stream", "application/json", "application/x-ndjson"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_cache.wire.sse import Event, EventParser
+from llm_cache.wire.framing.sse import Event, EventParser
 
 
 def parse(*pieces: bytes) -> list[Event]:

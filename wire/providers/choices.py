@@ -1,0 +1,185 @@
+"""Answers with `choices`: OpenAI's chat completions and completions, and all that imitate them.
+
+A streamed answer is complete when `[DONE]` came after every choice that was begun, and at least
+one, had its `finish_reason`; when no error came in between; and when nothing followed. A JSON
+answer is complete when it parses, has its choices and tells of no error. A choice that was broken
+off (`error`, DeepSeek's `insufficient_system_resource`) isn't complete; one that reached its
+length limit (`length`) is.
+Source: https://platform.openai.com/docs/api-reference/chat/object and .../chat/streaming;
+https://api-docs.deepseek.com/api/create-chat-completion; https://openrouter.ai/docs/api/reference/errors-and-debugging.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from llm_cache.wire.answers import (
+    EventWatcher,
+    Snippet,
+    count,
+    error_reason,
+    member,
+    objects,
+    parsed,
+    text_or_none,
+)
+from llm_cache.wire.framing.sse import Event
+from llm_cache.wire.provider import Answer, Json, Usage
+
+DONE: Final = b"[DONE]"
+_BROKEN_OFF: Final = ("error", "insufficient_system_resource")
+
+
+def choices_answer(doc: Json) -> Answer:
+    """The facts of a `chat.completion` or `text_completion`."""
+    if reason := told_error(doc):
+        return Answer(complete=False, reason=reason)
+    choices = doc.get("choices")
+    if not isinstance(choices, list) or not choices:
+        return Answer(complete=False, reason="no choices")
+    snippet = Snippet()
+    for place, choice in enumerate(choices):
+        if not isinstance(choice, dict) or not (
+            isinstance(choice.get("message"), dict) or isinstance(choice.get("text"), str)
+        ):
+            return Answer(complete=False, reason="a choice is not a message")
+        if reason := _broken_off(choice):
+            return Answer(complete=False, reason=reason)
+        if place == 0:
+            _add_message(snippet, member(choice, "message"))
+            snippet.add_text(choice.get("text"))
+    return Answer(
+        complete=True,
+        model=text_or_none(doc.get("model")),
+        usage=token_usage(doc.get("usage")),
+        snippet=snippet.line(),
+    )
+
+
+class ChoicesWatcher(EventWatcher):
+    """Follows a stream of chunks up to its `[DONE]`."""
+
+    last = "[DONE]"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open: set[int] = set()  # choices that have begun and not finished
+        self._finished: set[int] = set()
+        self._shown: int | None = None  # the choice the snippet is of
+        self._model: str | None = None
+        self._usage: Usage | None = None
+        self._snippet = Snippet()
+
+    def _take(self, event: Event) -> None:
+        if self._stopped:
+            self._reason = self._after_last
+        elif event.data.strip() == DONE:
+            if not self._started or self._open:
+                self._reason = "[DONE] without a finish_reason"
+            self._stopped = True
+        else:
+            try:
+                doc = parsed(event.data)
+            except ValueError:
+                doc = None
+            if event.name == b"error":
+                error = doc.get("error", doc) if isinstance(doc, dict) else None
+                self._reason = error_reason("error event", error)
+            elif not isinstance(doc, dict):
+                self._reason = "an event is not JSON"
+            else:
+                self._reason = told_error(doc)
+                self._take_chunk(doc)
+
+    def _take_chunk(self, doc: Json) -> None:
+        self._model = self._model or text_or_none(doc.get("model")) or None
+        groq = member(doc, "x_groq")  # Groq's place for what others put in the chunk itself
+        if groq.get("error"):
+            self._reason = error_reason("error event", groq["error"])
+        # Where a server counts in every chunk, the last count is the answer's.
+        self._usage = token_usage(doc.get("usage") or groq.get("usage")) or self._usage
+        for place, choice in enumerate(objects(doc.get("choices"))):
+            index = choice.get("index", place)
+            if not isinstance(index, int):
+                self._reason = "a choice has no index"
+                return
+            self._reason = self._reason or _broken_off(choice)
+            if not self._started:
+                self._started = True
+                self._shown = index
+            if choice.get("finish_reason"):
+                self._finished.add(index)
+                self._open.discard(index)
+            elif index not in self._finished:
+                self._open.add(index)
+            if index == self._shown:
+                _add_message(self._snippet, member(choice, "delta"))
+                self._snippet.add_text(choice.get("text"))
+
+    def _answer_model(self) -> str | None:
+        return self._model
+
+    def _answer_usage(self) -> Usage | None:
+        return self._usage
+
+    def _snippet_line(self) -> str:
+        return self._snippet.line()
+
+
+def told_error(doc: Json) -> str:
+    """Why a document that came with a 200 is an error, or ""."""
+    if doc.get("error"):
+        return error_reason("error", doc["error"])
+    return error_reason("error", doc) if doc.get("object") == "error" else ""
+
+
+def _broken_off(choice: Json) -> str:
+    if choice.get("error"):
+        return error_reason("error in a choice", choice["error"])
+    reason = choice.get("finish_reason")
+    return f"finish_reason {reason}" if reason in _BROKEN_OFF else ""
+
+
+def _add_message(snippet: Snippet, message: Json) -> None:
+    """Take a message, or a streamed part of one."""
+    content = message.get("content")
+    snippet.add_text(content)
+    for part in objects(content):  # Mistral's form
+        snippet.add_text(part.get("text"))
+        for thought in objects(part.get("thinking")):
+            snippet.add_thinking(thought.get("text"))
+    snippet.add_text(message.get("refusal"))
+    snippet.add_text(member(message, "audio").get("transcript"))
+    for field in ("reasoning_content", "reasoning", "thinking"):
+        snippet.add_thinking(message.get(field))
+    for call in objects(message.get("tool_calls")):
+        snippet.add_tool(member(call, "function").get("name") or member(call, "custom").get("name"))
+    snippet.add_tool(member(message, "function_call").get("name"))
+
+
+def token_usage(usage: object) -> Usage | None:
+    """OpenAI's `usage`, by the names of its old and its new endpoints; None when there is none.
+
+    Reasoning is part of the output tokens. Where a server counts it beside them (xAI: the total
+    is the sum of all three) it is added.
+    """
+    if not isinstance(usage, dict):
+        return None
+    asked = count(usage, "prompt_tokens") or count(usage, "input_tokens")
+    answered = count(usage, "completion_tokens") or count(usage, "output_tokens")
+    if not asked and not answered:
+        asked = count(usage, "total_tokens")  # all that Voyage counts: an embedding has no output
+    told = member(usage, "completion_tokens_details") or member(usage, "output_tokens_details")
+    reasoning = count(told, "reasoning_tokens")
+    if reasoning and count(usage, "total_tokens") == asked + answered + reasoning:
+        answered += reasoning
+    cache = member(usage, "prompt_tokens_details") or member(usage, "input_tokens_details")
+    return Usage(
+        input_tokens=asked,
+        output_tokens=answered,
+        cache_read_tokens=min(
+            asked, count(cache, "cached_tokens") or count(usage, "prompt_cache_hit_tokens")
+        ),
+        cache_write_tokens=count(cache, "cache_write_tokens"),
+        input_includes_cache=True,
+    )

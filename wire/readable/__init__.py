@@ -1,0 +1,1 @@
+"""Requests and answers made readable for people."""
