@@ -1,1 +1,1 @@
-"""One request and its answer, with no server: what is asked, where it goes, what is known already, what comes back."""
+"""One request and its answer, with no server: where it goes, what is known, what comes back."""

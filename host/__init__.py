@@ -1,1 +1,1 @@
-"""The proxy as a process of this machine: started, stopped, found, set up, checked, run as a service."""
+"""The proxy as a process of this machine: started, found, stopped, set up, checked."""
