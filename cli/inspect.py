@@ -165,22 +165,18 @@ def usage(
 def _keys(
     settings: Settings, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes
 ) -> tuple[dict[str, str | None], str]:
+    from llm_cache.exchange.calls import Label
     from llm_cache.exchange.heads import Refused
-    from llm_cache.exchange.opening import request_key
+    from llm_cache.exchange.opening import request_keys
 
     try:
-        exact, further = request_key(settings, method, path, headers, body)
+        keys, note = request_keys(settings, method, path, headers, body)
     except Refused as refused:
         raise UsageError(str(refused)) from None
     except ValueError as error:
         raise UsageError(f"--path {path}: {error}") from None
-    normalized = further.normalized if settings.normalize else None
-    keys = {
-        "exact": exact.hex(),
-        "normalized": normalized.hex() if normalized else None,
-        "suffix": further.suffix.hex() if further.suffix else None,
-    }
-    return keys, further.note
+    named = {"exact": Label.HIT, "normalized": Label.HIT_NORM, "suffix": Label.HIT_SUFFIX}
+    return {tier: keys.get(label) for tier, label in named.items()}, note
 
 
 def _credentials(

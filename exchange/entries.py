@@ -1,123 +1,245 @@
-"""How an answer is written into the store and made ready to be sent again.
+"""The meta of an entry: what is written beside an answer, read again, and made ready for a replay.
 
-The store keeps an entry's meta as opaque bytes; here is what is in them: JSON with status, the
-end-to-end headers, and the facts that were read from the answer when it was new.
+The store keeps it as opaque bytes. Format: JSON, `v` is its version. Version 1 (which names none)
+has no `reason`, `request`, `chunks` and `first_ms`. A version above ours is unreadable, a member
+that isn't known is passed over. What holds: no credential is ever in it.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Final, Literal
 
-from llm_cache.exchange.calls import Call
 from llm_cache.exchange.heads import HeaderList, Headers
 from llm_cache.store import Stored
 from llm_cache.wire.framing.encoding import acceptable, decode_all
 from llm_cache.wire.framing.headers import replayable
 from llm_cache.wire.provider import Usage
 
+VERSION: Final = 2
+
+DECODED_LIMIT: Final = 1 << 30
+"""Most bytes a stored answer may have once its content coding is undone."""
+
+Chunk = tuple[int, int]
+"""How an answer came in: bytes of a piece, and milliseconds since the one before."""
+
+Credential = Literal["client", "own", "shared"]
+"""Whose credentials a request went up with: the client's own, which split the cache; the proxy's
+real key; the client's, which don't split it (`CACHE_SCOPE=shared`)."""
+
+MOST_CHUNKS: Final = 20_000
+"""Pieces whose boundaries are kept; what comes after them counts as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedAs:
+    """What the request's keys were made of, besides its body and its credentials. `headers` are
+    those that count; `withheld` are the names of those that count and may be credentials."""
+
+    method: str
+    target: str
+    upstream: str
+    headers: tuple[tuple[str, str], ...] = ()
+    withheld: tuple[str, ...] = ()
+    namespace: str = ""
+    sample: str = ""
+    credential: Credential = "client"
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What is known of a stored answer. `headers` are the upstream's, end to end; `reason` is its
+    status line's; `nano_usd` what the answer cost in 1e-9 US dollars, None when the price isn't
+    known; `prompt` the request's first words, "" when requests aren't kept; `first_ms` how long the
+    first byte took."""
+
+    status: int
+    headers: HeaderList
+    provider: str
+    endpoint: str
+    model: str | None
+    usage: Usage | None
+    nano_usd: int | None
+    snippet: str
+    prompt: str = ""
+    reason: str = ""
+    request: AskedAs | None = None
+    first_ms: int | None = None
+    packed_chunks: str = field(default="", repr=False)
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """How the answer came in; [] when that wasn't kept."""
+        return _unpacked(self.packed_chunks)
+
+    def encode(self) -> bytes:
+        """As bytes for the store."""
+        doc: dict[str, Any] = {
+            "v": VERSION,
+            "status": self.status,
+            "reason": self.reason,
+            "headers": [
+                (name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers
+            ],
+            "provider": self.provider,
+            "endpoint": self.endpoint,
+            "model": self.model,
+            "usage": asdict(self.usage) if self.usage else None,
+            "nano_usd": self.nano_usd,
+            "snippet": self.snippet,
+            "prompt": self.prompt,
+            "request": asdict(self.request) if self.request else None,
+            "first_ms": self.first_ms,
+            "chunks": self.packed_chunks,
+        }
+        return json.dumps(doc, separators=(",", ":")).encode()
+
+    @staticmethod
+    def decode(data: bytes) -> Meta:
+        """From the store's bytes. Raises ValueError for what isn't a meta of ours."""
+        try:
+            doc = json.loads(data)
+            if doc.get("v", 1) > VERSION:
+                raise ValueError(f"a meta of version {doc['v']}")
+            return Meta(
+                status=doc["status"],
+                headers=[(n.encode("latin-1"), v.encode("latin-1")) for n, v in doc["headers"]],
+                provider=doc["provider"],
+                endpoint=doc["endpoint"],
+                model=doc["model"],
+                usage=_known(Usage, doc["usage"]),
+                nano_usd=doc["nano_usd"],
+                snippet=doc["snippet"],
+                prompt=doc.get("prompt", ""),
+                reason=doc.get("reason", ""),
+                request=_asked_as(doc.get("request")),
+                first_ms=doc.get("first_ms"),
+                packed_chunks=doc.get("chunks", ""),
+            )
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"not a meta of ours: {type(error).__name__}") from None
+
+
+def _known(kind: type[Any], told: dict[str, Any] | None) -> Any:
+    """What was stored of a dataclass; what a newer version keeps besides is left out."""
+    if not told:
+        return None
+    names = {one.name for one in fields(kind)}
+    return kind(**{name: value for name, value in told.items() if name in names})
+
+
+def _asked_as(told: dict[str, Any] | None) -> AskedAs | None:
+    found: AskedAs | None = _known(AskedAs, told)
+    if found is None:
+        return None
+    headers = tuple((str(name), str(value)) for name, value in found.headers)
+    return replace(found, headers=headers, withheld=tuple(found.withheld))
+
+
+# Chunks are many and seldom asked for: numbers of 7 bits a byte, deflated, as text.
+
+
+def packed(chunks: Sequence[Chunk]) -> str:
+    """Chunks as text for a meta; "" for an answer that came in one piece."""
+    if len(chunks) < 2:
+        return ""
+    out = bytearray()
+    for chunk in chunks:
+        for number in chunk:
+            while number > 0x7F:
+                out.append(number & 0x7F | 0x80)
+                number >>= 7
+            out.append(number)
+    return base64.b64encode(zlib.compress(out, 1)).decode()
+
+
+def _unpacked(text: str) -> list[Chunk]:
+    if not text:
+        return []
+    try:
+        data = zlib.decompressobj().decompress(base64.b64decode(text), MOST_CHUNKS * 20)
+    except (ValueError, zlib.error):
+        return []
+    numbers: list[int] = []
+    number = shift = 0
+    for byte in data:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            numbers.append(number)
+            number = shift = 0
+    return list(zip(numbers[::2], numbers[1::2], strict=False))
+
+
+# Replays
+
 
 @dataclass(frozen=True, slots=True)
 class Replay:
     """A stored answer, ready to be sent. `headers` leave out what differs from hit to hit; they
     have the content length when, and where, the first answer had one: a hit is framed as its miss
-    was, and only a body of exactly the announced length is stored. `nano_usd` is what the answer
-    cost, in 1e-9 US dollars."""
+    was, and only a body of exactly the announced length is stored."""
 
+    meta: Meta
     status: int
+    reason: bytes
     headers: HeaderList
     head: bytes  # status line and headers as h11 writes them, without the empty line
     sized: bool  # the headers have a content length
     content_encoding: bytes
-    provider: str
-    model: str | None
-    usage: Usage | None
-    nano_usd: int | None
-    snippet: str
-
-
-def encode_meta(call: Call, headers: Headers, endpoint: str, prompt: str = "") -> bytes:
-    """The meta of an answer, to be stored beside its body. `headers` are the upstream's; `prompt`
-    is the request's first words, "" when requests aren't kept."""
-    return json.dumps(
-        {
-            "status": call.status,
-            "headers": [
-                (name.decode("latin-1"), value.decode("latin-1"))
-                for name, value in replayable(headers)
-            ],
-            "provider": call.provider,
-            "endpoint": endpoint,
-            "model": call.model,
-            "usage": asdict(call.usage) if call.usage else None,
-            "nano_usd": call.nano_usd,
-            "snippet": call.snippet,
-            "prompt": prompt,
-        },
-        separators=(",", ":"),
-    ).encode()
 
 
 def replay_of(stored: Stored) -> Replay:
-    """The stored answer made ready; done once for as long as it stays in memory."""
+    """The stored answer made ready; done once for as long as it stays in memory. Raises ValueError
+    for a meta that isn't ours."""
     if isinstance(stored.prepared, Replay):
         return stored.prepared
-    meta = json.loads(stored.entry.meta)
-    headers: HeaderList = [
-        (name.encode("latin-1"), value.encode("latin-1")) for name, value in meta["headers"]
-    ]
-    encoding = next((value for name, value in headers if name == b"content-encoding"), b"")
-    replay = Replay(
-        status=meta["status"],
-        headers=headers,
-        head=_head(meta["status"], headers),
-        sized=_is_sized(headers),
-        content_encoding=encoding,
-        provider=meta["provider"],
-        model=meta["model"],
-        usage=_usage(meta["usage"]),
-        nano_usd=meta["nano_usd"],
-        snippet=meta["snippet"],
-    )
-    stored.prepared = replay
+    replay = stored.prepared = _ready(Meta.decode(stored.entry.meta))
     return replay
+
+
+def _ready(meta: Meta) -> Replay:
+    reason = meta.reason.encode("latin-1")
+    head = b"HTTP/1.1 %d %b\r\n" % (meta.status, reason)
+    coding = b""
+    sized = False
+    for name, value in meta.headers:
+        head += b"%b: %b\r\n" % (name, value)
+        if name == b"content-length":
+            sized = True
+        elif name == b"content-encoding":
+            coding = coding or value
+    return Replay(meta, meta.status, reason, meta.headers, head, sized, coding)
 
 
 def is_readable(stored: Stored) -> bool:
     """False for an entry whose meta isn't ours: damaged, or written by another version."""
     try:
         replay_of(stored)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, TypeError):
         return False
     return True
 
 
-def _usage(told: dict[str, Any] | None) -> Usage | None:
-    """Usage as it was stored; what a newer version counts besides is left out."""
-    known = {field.name for field in fields(Usage)}
-    return Usage(**{name: value for name, value in told.items() if name in known}) if told else None
-
-
-def with_head(replay: Replay, headers: HeaderList) -> Replay:
+def with_headers(replay: Replay, headers: HeaderList) -> Replay:
     """The same answer under other headers."""
-    return replace(
-        replay, headers=headers, head=_head(replay.status, headers), sized=_is_sized(headers)
-    )
+    return _ready(replace(replay.meta, headers=headers))
 
 
-def _head(status: int, headers: Headers) -> bytes:
-    return b"HTTP/1.1 %d \r\n" % status + b"".join(b"%b: %b\r\n" % header for header in headers)
+def stored_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
+    """What is kept of an upstream's header fields."""
+    return list(replayable(headers))
 
 
-def _is_sized(headers: Headers) -> bool:
-    return any(name == b"content-length" for name, _ in headers)
-
-
-def in_identity(replay: Replay, body: bytes, max_bytes: int) -> tuple[HeaderList, bytes]:
+def in_identity(replay: Replay, body: bytes) -> tuple[HeaderList, bytes]:
     """Headers and body for a client that can't read the stored content coding, framed as its miss
     would be: decoded as it comes, without a length."""
-    plain = decode_all(replay.content_encoding, body, max_bytes)
+    plain = decode_all(replay.content_encoding, body, DECODED_LIMIT)
     if plain is None:  # it was read whole before it was stored, so only the limit can be in the way
         return replay.headers, body
     return in_no_coding(replay.headers), plain

@@ -2,7 +2,8 @@
 
 A `Flight` is one question being answered: by the store or by one upstream call. It runs in a task
 of its own, so it belongs to no client: everyone who asked the same thing follows it, the one who
-asked first included. What holds always:
+asked first included. What an answer is, and what it costs, is nothing to a flight: it carries a
+`result` for whoever started it. What holds always:
 
 - At most one flight per request key is in the table; a flight leaves the table when it ends.
 - A follower gets every byte from the beginning, then what comes, live.
@@ -16,42 +17,29 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from llm_cache.exchange.calls import Call
 from llm_cache.exchange.heads import Headers
-from llm_cache.store import Stored
 
 WINDOW_BYTES = 1 << 20
 """How far a flight that isn't kept may run ahead of its slowest follower."""
 
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An answer from the store, the label of the tier it was found by, and the key it has there."""
-
-    stored: Stored
-    label: str
-    key: bytes
+T = TypeVar("T")
 
 
 class FlightFailed(Exception):
     """The answer broke off after its head was sent: the client must see a cut, not an end."""
 
 
-class Flight:
+class Flight(Generic[T]):
     """One answer on its way to its followers."""
 
     def __init__(self, key: bytes | None) -> None:
         self.key = key
-        self.found: Found | None = None
-        """What the store had, when it answers; then there are no bytes to follow."""
         self.status = 0
+        self.reason = b""
         self.headers: Headers = ()
-        self.made_here = False
-        """True when the answer was made here (502, 504), not by an upstream."""
-        self.outcome: Call | None = None
+        self.result: T | None = None
         """What the answer turned out to be; known before the flight lands."""
         self.began = False
         self.whole = False
@@ -65,7 +53,7 @@ class Flight:
         self._chunks: deque[bytes] = deque()
         self._first = 0  # index of _chunks[0] among all chunks published
         self._bytes = 0  # in _chunks
-        self._followers: set[Follower] = set()
+        self._followers: set[Follower[T]] = set()
         self._room: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -78,15 +66,9 @@ class Flight:
 
     # What the flight's own task calls.
 
-    def answer_found(self, found: Found) -> None:
-        """The store has the answer."""
-        self.found = found
-        self.whole = self._landed = True
-        self._wake_followers()
-
-    def begin(self, status: int, headers: Headers) -> None:
-        """The answer's head is known."""
-        self.status, self.headers = status, headers
+    def begin(self, status: int, headers: Headers, reason: bytes = b"") -> None:
+        """The answer's head is known; `reason` is its status line's."""
+        self.status, self.headers, self.reason = status, headers, reason
         self.began = True
         self._wake_followers()
 
@@ -96,8 +78,10 @@ class Flight:
         self._bytes += len(chunk)
         self._wake_followers()
 
-    def land(self) -> None:
-        """The answer is at its end."""
+    def land(self, result: T | None = None) -> None:
+        """The answer is at its end. It may do so without having begun: then `result` is all that
+        the followers get."""
+        self.result = result
         self.whole = self._landed = True
         self._wake_followers()
 
@@ -130,14 +114,14 @@ class Flight:
         """Landed or failed."""
         return self._landed or self._failure is not None
 
-    def follow(self) -> Follower:
+    def follow(self) -> Follower[T]:
         """A new follower, from the first byte. Only while `keep` or before anything was trimmed."""
         assert self._first == 0, "the beginning is gone"
         follower = Follower(self)
         self._followers.add(follower)
         return follower
 
-    def _leave(self, follower: Follower) -> None:
+    def _leave(self, follower: Follower[T]) -> None:
         self._followers.discard(follower)
         self._trim()
         if not self._followers and not self.whole and not self.ended and self.task is not None:
@@ -174,18 +158,22 @@ class Flight:
         return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), self._first + index
 
 
-class Follower:
+class Follower(Generic[T]):
     """One client's place in a flight. Used as a context manager: leaving ends the following."""
 
-    def __init__(self, flight: Flight) -> None:
+    def __init__(self, flight: Flight[T]) -> None:
         self.flight = flight
         self.position = 0
         self._wake: asyncio.Future[None] | None = None
 
-    def __enter__(self) -> Follower:
+    def __enter__(self) -> Follower[T]:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Follow no more. A second time it has no effect."""
         self.flight._leave(self)
 
     def wake(self) -> None:
@@ -201,9 +189,9 @@ class Follower:
             self._wake = None
 
     async def head(self) -> None:
-        """Wait until the flight has an answer's head (or one from the store). Raises
-        `FlightFailed` when it ends without."""
-        while not self.flight.began and self.flight.found is None:
+        """Wait until the flight has an answer's head, or has landed without one. Raises
+        `FlightFailed` when it failed before."""
+        while not self.flight.began and not self.flight._landed:
             if self.flight._failure is not None:
                 raise FlightFailed(self.flight._failure)
             await self._changed()
@@ -224,19 +212,19 @@ class Follower:
             await self._changed()
 
 
-class Flights:
+class Flights(Generic[T]):
     """The table of flights by request key, and all flights under way. `report` hears of an error
     that nothing here expects."""
 
     def __init__(self, report: Callable[[BaseException], None]) -> None:
         self._report = report
-        self._by_key: dict[bytes, Flight] = {}
-        self._all: set[Flight] = set()
+        self._by_key: dict[bytes, Flight[T]] = {}
+        self._all: set[Flight[T]] = set()
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def joinable(self, key: bytes) -> Flight | None:
+    def joinable(self, key: bytes) -> Flight[T] | None:
         """The flight that answers `key` right now and can still be followed from its beginning.
 
         None once it has ended, if only just now: what it brought is in the store, or isn't to be
@@ -248,11 +236,11 @@ class Flights:
     def start(
         self,
         key: bytes | None,
-        run: Callable[[Flight], Coroutine[Any, Any, None]],
-    ) -> Flight:
+        run: Callable[[Flight[T]], Coroutine[Any, Any, None]],
+    ) -> Flight[T]:
         """Start a flight whose task runs `run(flight)`; with a key, others can join it. Whatever
         happens in there, the flight ends."""
-        flight: Flight = Flight(key)
+        flight: Flight[T] = Flight(key)
         self._all.add(flight)
         if key is not None:
             self._by_key[key] = flight
@@ -261,7 +249,7 @@ class Flights:
         flight.task.add_done_callback(lambda task: self._ended(flight, task))
         return flight
 
-    def _ended(self, flight: Flight, task: asyncio.Task[None]) -> None:
+    def _ended(self, flight: Flight[T], task: asyncio.Task[None]) -> None:
         self.close_to_joiners(flight)
         self._all.discard(flight)
         if task.cancelled():
@@ -272,7 +260,7 @@ class Flights:
         else:
             flight.fail("the answer ended without an end")
 
-    def close_to_joiners(self, flight: Flight) -> None:
+    def close_to_joiners(self, flight: Flight[T]) -> None:
         """Let nobody new follow `flight`."""
         if flight.key is not None and self._by_key.get(flight.key) is flight:
             del self._by_key[flight.key]

@@ -7,10 +7,8 @@ headers but for those that tell its form.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from llm_cache.exchange.asked import Asked
-from llm_cache.exchange.entries import replay_of, with_head
+from llm_cache.exchange.entries import DECODED_LIMIT, replay_of, with_headers
 from llm_cache.exchange.heads import HeaderList
 from llm_cache.store import Stored
 from llm_cache.wire.answers import media_type
@@ -21,10 +19,9 @@ _PLAIN = b"application/json"
 _OF_ITS_FORM = (b"content-type", b"content-length", b"content-encoding", b"cache-control")
 
 
-def in_asked_form(stored: Stored, asked: Asked, max_bytes: int) -> Stored | None:
-    """`stored` in the other form, if that is what was asked for and it can be made. `max_bytes`:
-    the most it may have without its content coding."""
-    doc, endpoint, provider = asked.doc(), asked.route.endpoint, asked.route.provider
+def in_asked_form(stored: Stored, asked: Asked) -> Stored | None:
+    """`stored` in the other form, if that is what was asked for and it can be made."""
+    doc, endpoint, provider = asked.take_doc(), asked.route.endpoint, asked.route.provider
     if doc is None or endpoint is None:
         return None
     streams = provider.strip_form(endpoint, dict(doc))
@@ -32,7 +29,7 @@ def in_asked_form(stored: Stored, asked: Asked, max_bytes: int) -> Stored | None
     kind = dict(replay.headers).get(b"content-type", b"").decode("latin-1")
     if streams is None or streams == (media_type(kind) == "text/event-stream"):
         return None
-    body = decode_all(replay.content_encoding, stored.body, max_bytes)
+    body = decode_all(replay.content_encoding, stored.body, DECODED_LIMIT)
     if body is None:
         return None
     made = provider.as_stream(endpoint, doc, body) if streams else provider.as_plain(endpoint, body)
@@ -44,5 +41,5 @@ def in_asked_form(stored: Stored, asked: Asked, max_bytes: int) -> Stored | None
     else:
         headers += [(b"content-type", _PLAIN), (b"content-length", b"%d" % len(made))]
     turned = Stored(stored.entry, made)
-    turned.prepared = with_head(replace(replay, content_encoding=b""), headers)
+    turned.prepared = with_headers(replay, headers)
     return turned

@@ -19,7 +19,12 @@ from llm_cache.exchange.heads import Headers
 from llm_cache.exchange.upstream import Upstream
 from llm_cache.settings import Settings
 from llm_cache.upstreams import NamedUpstream
-from llm_cache.wire.credentials import looks_like_credential, split_query, told_credentials
+from llm_cache.wire.credentials import (
+    looks_like_credential,
+    split_query,
+    told_credentials,
+    without_credentials,
+)
 from llm_cache.wire.framing.headers import is_gateway_header
 from llm_cache.wire.keys import KeyContext, credential_digest
 from llm_cache.wire.provider import Endpoint, Provider
@@ -33,9 +38,6 @@ from llm_cache.wire.registry import (
     by_name,
     is_providers_own,
 )
-
-NORMALIZE_BUDGET_SEC = 0.25
-"""Longest time spent on making a request's normalized and suffix keys."""
 
 _REMEMBERED = 1024
 _MOST_BASES = 8
@@ -79,9 +81,7 @@ class Route:
     _key_headers: _KeyHeaders
     _prefixes: dict[tuple[object, ...], bytes] = field(default_factory=dict)
 
-    def key_prefix(
-        self, headers: Headers, fields: Mapping[bytes, bytes], control: Control, *, shared: bool
-    ) -> bytes:
+    def key_prefix(self, headers: Headers, control: Control, *, shared: bool) -> bytes:
         """All of the key but the body. `shared`: credentials don't split the cache."""
         asked = self._key_headers
         telling = tuple([header for header in headers if asked[header[0]]])
@@ -106,6 +106,19 @@ class Route:
                 self._prefixes.clear()
             self._prefixes[memo] = prefix
         return prefix
+
+    def counting(self, headers: Headers) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+        """The headers that count for the key, without those that may be credentials, and the names
+        of these."""
+        asked = self._key_headers
+        telling = sorted((one for one in headers if asked[one[0]]), key=itemgetter(0))
+        open_ = [one for one in telling if not looks_like_credential(one[0])]
+        return open_, sorted({name for name, _ in telling if looks_like_credential(name)})
+
+    @property
+    def shown_target(self) -> str:
+        """Path and query without anything that may be a credential."""
+        return without_credentials(self.target, self.provider.key_parameters).decode("ascii")
 
 
 class Router:

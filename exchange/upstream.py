@@ -46,12 +46,14 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The head of an upstream's answer; `body` yields the bytes as they come, still encoded.
+    """The head of an upstream's answer, `reason` as its status line has it; `body` yields the bytes
+    as they come, still encoded.
 
     `body` raises `UpstreamFailed` when the answer breaks off.
     """
 
     status: int
+    reason: bytes
     headers: Headers
     body: AsyncIterator[bytes]
 
@@ -108,7 +110,10 @@ class Caller:
             raise UpstreamFailed(_explain(error, upstream)) from error
         try:
             yield Response(
-                response.status_code, _head(response.headers.raw), _body(response, upstream)
+                response.status_code,
+                response.extensions.get("reason_phrase", b""),
+                _head(response.headers.raw),
+                _body(response, upstream),
             )
         finally:
             if _more_came(response):

@@ -6,16 +6,21 @@ Every request passes `_http` once. Nothing is read of its body before the guard 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
+from llm_cache.exchange.asked import Head
+from llm_cache.exchange.bodies import ClientGone
 from llm_cache.exchange.control import read_control
-from llm_cache.exchange.exchange import Exchanges, Send
+from llm_cache.exchange.exchange import Exchange
 from llm_cache.exchange.flights import FlightFailed
 from llm_cache.exchange.heads import Headers, Refusal, Refused, merged_headers
 from llm_cache.exchange.journal import Journal
 from llm_cache.exchange.routing import Route, Router
-from llm_cache.server.bodies import ClientGone, Receive
+from llm_cache.server import replies
+from llm_cache.server.bodies import ClientBody, Receive, Send, Side
 from llm_cache.server.guard import Guard, method_refusal, path_problem, split_target
 from llm_cache.server.hypercorn.fastlane import FastLane
 from llm_cache.server.own import OwnEndpoints
@@ -33,16 +38,18 @@ class App:
         self,
         guard: Guard,
         router: Router,
-        exchanges: Exchanges,
+        exchange: Exchange,
         own: OwnEndpoints,
         journal: Journal,
         lane: FastLane,
         *,
         has_real_key: bool,
+        client_timeout_sec: float,
     ) -> None:
+        self._client_timeout_sec = client_timeout_sec
         self._guard = guard
         self._router = router
-        self._exchanges = exchanges
+        self._exchange = exchange
         self._own = own
         self._journal = journal
         self._lane = lane
@@ -77,6 +84,7 @@ class App:
         if origin is not None and self._guard.origin_allowed(origin):
             send = _with_cors(send, origin)
         route: Route | None = None
+        side: Side = scope.get("state", {}).get("side") or Side()
         try:
             refusal = self._guard.check(scope, fields, scope["scheme"])
             if refusal is not None:
@@ -105,12 +113,13 @@ class App:
                 raise Refused(
                     Refusal(404, "not_found", "no known API has this path; see docs/PROVIDERS.md")
                 )
-            control = read_control(fields)
-            await self._exchanges.answer(route, headers, fields, control, receive, send)
-            if (head := scope["state"].get("head")) is not None:
-                self._lane.remember(scope["state"]["place"], head, route, headers, fields, control)
+            head = Head(route, headers, fields, read_control(fields))
+            body = ClientBody(receive, fields, self._client_timeout_sec, side)
+            await replies.answer(self._exchange, head, body, side, send)
+            if side.head is not None:
+                self._lane.remember(side.place, side.head, head)
         except Refused as refused:
-            await self._refuse(refused.refusal, route, send)
+            await self._refuse(refused.refusal, route, side, send)
 
     def _checked_path(self, scope: dict[str, Any]) -> bytes:
         raw: bytes = scope["raw_path"]
@@ -146,7 +155,7 @@ class App:
             fields, route.provider.credential_headers, (value for _, value in in_query)
         )
 
-    async def _refuse(self, refusal: Refusal, route: Route | None, send: Send) -> None:
+    async def _refuse(self, refusal: Refusal, route: Route | None, side: Side, send: Send) -> None:
         self._journal.debug(f"refused: {refusal.status} {refusal.kind}: {refusal.message}")
         provider = route.provider if route is not None else DEFAULT
         body = provider.error_body(refusal.status, refusal.kind, refusal.message)
@@ -154,11 +163,12 @@ class App:
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"x-cache", b"ERROR"),
-            (b"date", self._exchanges.date),
+            (b"date", self._exchange.date(time.time())),
             (b"connection", b"close"),
         ]
         if refusal.allow:  # RFC 9110, 15.5.6
             headers.append((b"allow", ", ".join(refusal.allow).encode()))
+        side.reason = HTTPStatus(refusal.status).phrase.encode()
         await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

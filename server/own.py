@@ -14,10 +14,10 @@ from urllib.parse import parse_qs
 from llm_cache import __version__
 from llm_cache.errors import StoreError
 from llm_cache.exchange import figures
-from llm_cache.exchange.exchange import Exchanges, Send
+from llm_cache.exchange.exchange import Exchange
 from llm_cache.exchange.heads import Refusal, Refused
 from llm_cache.exchange.journal import Journal
-from llm_cache.server.bodies import Receive, read_body
+from llm_cache.server.bodies import ClientBody, Receive, Send
 from llm_cache.server.calllog import CallLog
 from llm_cache.server.feed import Feed
 from llm_cache.server.latencies import Latencies
@@ -50,7 +50,7 @@ class OwnEndpoints:
         settings: Settings,
         store: Store,
         journal: Journal,
-        exchanges: Exchanges,
+        exchange: Exchange,
         heard: Heard,
         *,
         address: str,
@@ -59,7 +59,7 @@ class OwnEndpoints:
         self._settings = settings
         self._store = store
         self._journal = journal
-        self._exchanges = exchanges
+        self._exchange = exchange
         self._address = address
         self._started = time.time()
         self._routes: dict[bytes, dict[str, Callable[[bytes, bytes], Awaitable[Answer]]]] = {
@@ -87,9 +87,10 @@ class OwnEndpoints:
     ) -> None:
         """Answer a request to an own endpoint. Raises `Refused` and `ClientGone`."""
         asked = "GET" if method == "HEAD" else method
-        body = await read_body(receive, fields, _SMALL_BODY, self._settings.client_timeout_sec)
+        incoming = ClientBody(receive, fields, self._settings.client_timeout_sec)
+        body = await incoming.whole(_SMALL_BODY)
         if path == _MONITOR and method == "GET":
-            await self._monitor(receive, send)
+            await self._monitor(incoming, send)
             return
         methods = self._routes.get(path, {})
         if asked not in methods:
@@ -110,7 +111,7 @@ class OwnEndpoints:
                     (b"content-type", content_type),
                     (b"content-length", b"%d" % len(data)),
                     (b"cache-control", b"no-store"),
-                    (b"date", self._exchanges.date),
+                    (b"date", self._exchange.date(time.time())),
                 ],
             }
         )
@@ -142,8 +143,8 @@ class OwnEndpoints:
             "by_provider": figures.by_provider(all_time),
             "by_model": figures.by_model(all_time),
             "store_failures": self._journal.store_failures,
-            "fast_hits": self._exchanges.fast_hits,
-            "in_flight": len(self._exchanges.flights),
+            "fast_hits": self._exchange.fast_hits,
+            "in_flight": len(self._exchange.flights),
             "last_call_s": None if last is None else round(max(0.0, time.time() - last), 3),
             "recent_errors": list(self._heard.log.errors),
             "address": self._address,
@@ -201,14 +202,14 @@ class OwnEndpoints:
             wanted = None
         if wanted not in ("on", "off"):
             raise Refused(Refusal(400, "invalid_request", 'the body must be {"cache": "on"|"off"}'))
-        self._exchanges.off = wanted == "off"
+        self._exchange.off = wanted == "off"
         self._journal.info(f"cache switched {wanted}")
         return _json({"cache": wanted})
 
-    async def _monitor(self, receive: Receive, send: Send) -> None:
+    async def _monitor(self, body: ClientBody, send: Send) -> None:
         feed = self._heard.feed
         listener = feed.listen()
-        gone = asyncio.ensure_future(_close_when_gone(receive, listener.close))
+        gone = asyncio.ensure_future(_close_when_gone(body, listener.close))
         try:
             await send(
                 {
@@ -217,7 +218,7 @@ class OwnEndpoints:
                     "headers": [
                         (b"content-type", b"text/event-stream"),
                         (b"cache-control", b"no-cache"),
-                        (b"date", self._exchanges.date),
+                        (b"date", self._exchange.date(time.time())),
                     ],
                 }
             )
@@ -229,7 +230,7 @@ class OwnEndpoints:
             gone.cancel()
 
     def _on_off(self) -> str:
-        return "off" if self._exchanges.off else "on"
+        return "off" if self._exchange.off else "on"
 
     async def _sizes(self) -> dict[str, int]:
         try:
@@ -251,7 +252,6 @@ def _json(value: object) -> Answer:
     return 200, JSON_TYPE, json.dumps(value, indent=2).encode() + b"\n"
 
 
-async def _close_when_gone(receive: Receive, close: Callable[[], None]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _close_when_gone(body: ClientBody, close: Callable[[], None]) -> None:
+    await body.until_gone()
     close()

@@ -11,17 +11,15 @@ import os
 import resource
 import signal
 import socket
-import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from email.utils import formatdate
 
 import uvloop
 from hypercorn.asyncio import serve
 
 from llm_cache import __version__
 from llm_cache.errors import LlmCacheError, StoreError
-from llm_cache.exchange.exchange import Exchanges
+from llm_cache.exchange.exchange import Exchange
 from llm_cache.exchange.journal import Journal
 from llm_cache.exchange.opening import load_rules, read_optional
 from llm_cache.exchange.routing import Router
@@ -127,22 +125,23 @@ async def _serve(
     heard = Heard(CallLog(log), Latencies(), Feed())
     journal = Journal(store.ledger, (heard.log, heard.latencies, heard.feed))
     caller = Caller(silence_sec=settings.upstream_timeout_sec)
-    exchanges = Exchanges(settings, store, journal, caller, rules, prices)
-    own = OwnEndpoints(settings, store, journal, exchanges, heard, address=address)
+    exchange = Exchange(settings, store, journal, caller, rules, prices)
+    own = OwnEndpoints(settings, store, journal, exchange, heard, address=address)
     guard = Guard(
         host=settings.host,
         token=settings.auth_token,
         allow_origins=settings.allow_origins,
         allow_hosts=settings.allow_hosts,
     )
-    lane = FastLane(exchanges, max_body_bytes=settings.max_request_bytes)
+    lane = FastLane(exchange, max_body_bytes=settings.max_request_bytes)
     app = App(
         guard,
         Router(settings),
-        exchanges,
+        exchange,
         own,
         journal,
         lane,
+        client_timeout_sec=settings.client_timeout_sec,
         has_real_key=any(provider.name in settings.real_keys for provider in PROVIDERS)
         or any(named.key for named in settings.named_upstreams.values()),
     )
@@ -157,7 +156,6 @@ async def _serve(
     stopping.listen()
     ready(address, heard.feed)
     background = [
-        asyncio.ensure_future(_tick(exchanges)),
         asyncio.ensure_future(_upkeep(store, journal)),
         asyncio.ensure_future(asyncio.to_thread(_warm, prices)),
     ]
@@ -167,7 +165,7 @@ async def _serve(
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await exchanges.close()
+        await exchange.close()
         await caller.close()
         await journal.close()
         journal.info("stopped")
@@ -208,13 +206,6 @@ class _Stopping:
 def _warm(prices: Prices) -> None:
     """Load the price list now, so that the first answer doesn't wait for it."""
     prices.cost("anthropic", "claude-sonnet-4-5", Usage())
-
-
-async def _tick(exchanges: Exchanges) -> None:
-    """Keep the HTTP date (RFC 9110 5.6.7) right to the second, off the hot path."""
-    while True:
-        exchanges.date = formatdate(usegmt=True).encode()
-        await asyncio.sleep(1.0 - time.time() % 1.0)
 
 
 async def _upkeep(store: Store, journal: Journal) -> None:

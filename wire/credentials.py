@@ -53,6 +53,21 @@ def split_query(target: bytes, names: Iterable[bytes]) -> tuple[bytes, list[tupl
     return path + (b"?" + b"&".join(kept) if kept else b""), found
 
 
+def without_credentials(target: bytes, names: Iterable[bytes]) -> bytes:
+    """`target` (path and query) as it may be shown: without the parameters of these names, and with
+    `...` for the value of any other that looks like a credential."""
+    path, mark, query = split_query(target, names)[0].partition(b"?")
+    if not mark:
+        return path
+    shown = []
+    for parameter in query.split(b"&"):
+        name, equals, _ = parameter.partition(b"=")
+        plain = _decoded(name).lower()
+        hidden = equals and (plain == b"key" or looks_like_credential(plain))
+        shown.append(name + b"=..." if hidden else parameter)
+    return path + b"?" + b"&".join(shown)
+
+
 def told_credentials(
     provider: Provider,
     target: bytes,

@@ -1,8 +1,8 @@
-"""The keys beyond the exact one: normalized and suffix, and the rules of `normalize.json`.
+"""What two requests may differ in and be one: the rules of `normalize.json`, and how they are
+applied.
 
-Everything is hashed but what is named here or stripped by a rule. A body that isn't a strict JSON
-object has no further key, and neither has one that can't be normalized within its time budget:
-then the exact key is all there is. No body and no pattern raises out of `further_keys`.
+Everything counts but what is named here or stripped by a rule. A body that can't be normalized
+within its time budget has no normalized form: then the exact key is all there is.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llm_cache.errors import SettingsError
 from llm_cache.wire.framing import strict_json
-from llm_cache.wire.keys import tier_key
-from llm_cache.wire.provider import Endpoint, Provider
+from llm_cache.wire.provider import Endpoint, Json, Provider
 
 if TYPE_CHECKING:
     import regex  # type: ignore[import-untyped, unused-ignore]
@@ -73,39 +72,20 @@ class Rules:
         return Rules(system, message, suffix_only, turns)
 
 
-@dataclass(frozen=True, slots=True)
-class FurtherKeys:
-    """The keys of the tiers after `exact`, None where the request has none; `note` says why not.
-
-    `either_form` is the normalized key of a request and of its twin, one of which asks for a
-    stream and one doesn't."""
-
-    normalized: bytes | None
-    suffix: bytes | None
-    note: str = ""
-    either_form: bytes | None = None
+class NotNormal(Exception):
+    """The request has no normalized form; the message says why not."""
 
 
-def further_keys(
-    provider: Provider,
-    endpoint: Endpoint,
-    prefix: bytes,
-    body: bytes,
-    rules: Rules,
-    budget_sec: float,
-    *,
-    cross_stream: bool = False,
-) -> FurtherKeys:
-    """The normalized and the suffix key of `body`; with `cross_stream` that of either form, too.
-    Never raises.
+def normalize(
+    provider: Provider, endpoint: Endpoint, doc: Json, rules: Rules, budget_sec: float
+) -> None:
+    """Take out of the parsed request `doc`, in place, what makes no difference. Raises `NotNormal`
+    and nothing else.
 
     Patterns may take `budget_sec` seconds together and don't hold the interpreter lock while they
     search. Large bodies and rules that strip belong in a worker thread.
     """
     try:
-        doc = strict_json.parse(body)
-        if not isinstance(doc, dict):
-            return FurtherKeys(None, None, "the body is not a JSON object")
         provider.strip_volatile(endpoint, doc)
         if rules.strips:
             deadline = time.monotonic() + budget_sec
@@ -115,22 +95,12 @@ def further_keys(
                 _stripper(rules.system_strip, "system_strip", deadline),
                 _stripper(rules.message_strip, "message_strip", deadline),
             )
-        normalized = tier_key("normalized", prefix, strict_json.canonical(doc))
-        either = suffix = None
-        if cross_stream:
-            formless = dict(doc)
-            if provider.strip_form(endpoint, formless) is not None:
-                either = tier_key("either form", prefix, strict_json.canonical(formless))
-        if rules.suffix_only and provider.keep_last(endpoint, doc, rules.suffix_turns):
-            tier = f"suffix {rules.suffix_turns}"
-            suffix = tier_key(tier, prefix, strict_json.canonical(doc))
     except _OverBudgetError as error:
-        return FurtherKeys(None, None, str(error))
-    except ValueError as error:
-        return FurtherKeys(None, None, f"the body is not strict JSON: {error}")
+        raise NotNormal(str(error)) from None
     except RecursionError:
-        return FurtherKeys(None, None, "the body is nested too deeply")
-    return FurtherKeys(normalized, suffix, either_form=either)
+        raise NotNormal("the body is nested too deeply") from None
+    except ValueError as error:
+        raise NotNormal(f"the body can't be normalized: {error}") from None
 
 
 class _OverBudgetError(Exception):

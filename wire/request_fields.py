@@ -9,7 +9,7 @@ import json
 import re
 from typing import Final
 
-_FIELD: Final = b'"_cache_bypass"'
+BYPASS_FIELD: Final = b'"_cache_bypass"'
 _MOST: Final = 4
 
 # A JSON string or one structural character. The string's parts are possessive: no backtracking.
@@ -26,7 +26,7 @@ def cache_bypass(body: bytes) -> tuple[bool | None, bytes]:
     busy cutting, it means nothing.
     """
     whole = body
-    if _FIELD not in body:  # nearly every body: one search and no parsing
+    if BYPASS_FIELD not in body:  # nearly every body: one search and no parsing
         return None, body
     try:
         doc = json.loads(body.decode("utf-8"))
@@ -50,7 +50,7 @@ def _without_first(body: bytes) -> bytes | None:
                 depth += 1
             case b"}" | b"]":
                 depth -= 1
-            case _ if depth == 1 and token[0] == _FIELD:
+            case _ if depth == 1 and token[0] == BYPASS_FIELD:
                 if member := _MEMBER.match(body, token.start()):
                     return _cut(body, *member.span())
     return None

@@ -27,11 +27,13 @@ import hypercorn.asyncio.run
 import hypercorn.protocol
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, Request
+from hypercorn.protocol.events import Body, EndBody, Request, Response
+from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ConnectionState
 
+from llm_cache.server.bodies import Side
 from llm_cache.server.hypercorn.fastlane import FastLane, head_of
 
 GATHER_SEC = 0.05
@@ -63,6 +65,7 @@ class Http1Protocol(H11Protocol):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self._side = Side()  # of the request that is being read or answered
         self._parsing = asyncio.Lock()  # the read loop and `_maybe_recycle` both have it done
 
     @property
@@ -79,6 +82,7 @@ class Http1Protocol(H11Protocol):
     async def handle(self, event: Event) -> None:
         if isinstance(event, Closed):
             self._closed = True
+            self._side.release()
             await self.can_read.set()
         await super().handle(event)
         if self._sent is not None and (
@@ -129,7 +133,10 @@ class Http1Protocol(H11Protocol):
                     await self._create_stream(event)
                 elif isinstance(event, h11.Data):
                     if self.stream is not None:  # else it was answered before it was whole
+                        side = self._side
+                        side.came(len(event.data))
                         await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
+                        await side.room()
                 elif self.stream is None:
                     return
                 elif isinstance(event, h11.EndOfMessage):
@@ -147,6 +154,7 @@ class Http1Protocol(H11Protocol):
 
     async def _create_stream(self, request: h11.Request) -> None:
         head, self.head = self.head, None  # it is this request's; the next has another
+        self._side = Side(head, self.place)
         self.stream = HTTPStream(
             self.app,
             self.config,
@@ -165,13 +173,26 @@ class Http1Protocol(H11Protocol):
                 http_version=request.http_version.decode(),
                 method=request.method.decode("ascii").upper(),
                 raw_path=request.target,
-                state=cast(ConnectionState, {"head": head, "place": self.place}),
+                state=cast(ConnectionState, {"side": self._side}),
             )
         )
         self.keep_alive_requests += 1
         await self.context.mark_request()
 
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, Response):  # Hypercorn's own has no reason phrase
+            await self._send_h11_event(
+                h11.Response(
+                    status_code=event.status_code,
+                    headers=[*event.headers, *self.config.response_headers("h11")],
+                    reason=self._side.reason,
+                )
+            )
+        else:
+            await super().stream_send(event)
+
     async def _maybe_recycle(self) -> None:
+        self._side.release()
         if self.connection.their_state is not h11.SEND_BODY:
             await super()._maybe_recycle()
             if self.connection.our_state is h11.IDLE and self.connection.trailing_data[0]:

@@ -16,14 +16,14 @@ h11 and the guard didn't accept before. What holds:
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llm_cache.exchange.control import Control
+from llm_cache.exchange import edits
+from llm_cache.exchange.asked import Head
+from llm_cache.exchange.calls import Label
 from llm_cache.exchange.entries import readable_by, replay_of
-from llm_cache.exchange.exchange import Exchanges
-from llm_cache.exchange.heads import Headers
-from llm_cache.exchange.routing import Route
+from llm_cache.exchange.exchange import Exchange
 from llm_cache.wire.keys import exact_key
 
 MAX_HEADS = 256
@@ -41,8 +41,7 @@ class Known:
 
     size: int
     length: int
-    fields: Mapping[bytes, bytes]
-    control: Control
+    asked: Head
     prefix: bytes
 
 
@@ -63,8 +62,8 @@ class FastLane:
     """The remembered heads. `place` is what a decision hangs on besides the head: the scheme and
     the address the client connected to."""
 
-    def __init__(self, exchanges: Exchanges, *, max_body_bytes: int) -> None:
-        self._exchanges = exchanges
+    def __init__(self, exchange: Exchange, *, max_body_bytes: int) -> None:
+        self._exchange = exchange
         self._max_body_bytes = min(max_body_bytes, MAX_BODY_BYTES)
         self._known: dict[tuple[object, bytes], Known] = {}
 
@@ -76,16 +75,9 @@ class FastLane:
         end = data.find(_END, 0, MAX_HEAD_BYTES)
         return self._known.get((place, data[: end + len(_END)])) if end >= 0 else None
 
-    def remember(
-        self,
-        place: object,
-        head: bytes,
-        route: Route,
-        headers: Headers,
-        fields: Mapping[bytes, bytes],
-        control: Control,
-    ) -> None:
+    def remember(self, place: object, head: bytes, asked: Head) -> None:
         """The long way answered a request with this head, which it had to itself."""
+        route, fields = asked.route, asked.fields
         length = fields.get(b"content-length", b"")
         if (
             not length.isdigit()
@@ -100,31 +92,33 @@ class FastLane:
         self._known[place, head] = Known(
             len(head),
             int(length),
-            fields,
-            control,
-            self._exchanges.key_prefix(route, headers, fields, control),
+            asked,
+            self._exchange.key_prefix(route, asked.headers, asked.control),
         )
 
     def answer(self, known: Known, body: bytes) -> Sequence[bytes] | None:
         """The whole answer as it goes to the socket, or None: it has to go the long way."""
         started = time.perf_counter()
-        exchanges = self._exchanges
-        if not exchanges.may_recall(known.control.mode) or b'"_cache_bypass"' in body:
+        exchange, control = self._exchange, known.asked.control
+        if not exchange.may_recall(control.mode) or edits.wanted(
+            edits.BEFORE_KEY, known.asked.route, body
+        ):
             return None
         key = exact_key(known.prefix, body)
-        stored = exchanges.recall(key, known.control.ttl)
+        stored = exchange.recall(key, control.ttl)
         if stored is None:
             return None
         replay = replay_of(stored)
-        if not readable_by(replay, known.fields.get(b"accept-encoding")):
+        if not readable_by(replay, known.asked.fields.get(b"accept-encoding")):
             return None
         hex_key = key.hex()
+        now = time.time()
         end = (
             f"x-cache: HIT\r\nx-cache-key: {hex_key}\r\n"
-            f"age: {max(0, int(time.time() - stored.entry.created))}\r\ndate: "
-        ).encode() + exchanges.date
-        exchanges.fast_hits += 1
-        exchanges.note_hit(replay, "HIT", hex_key, started)
+            f"age: {max(0, int(now - stored.entry.created))}\r\ndate: "
+        ).encode() + exchange.date(now)
+        exchange.fast_hits += 1
+        exchange.note_hit(replay, Label.HIT, hex_key, started)
         if replay.sized:
             return replay.head, end, _END, stored.body
         # RFC 9112, 7.1: one chunk and the last one, as h11 frames a body of unknown length.

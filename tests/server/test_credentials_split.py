@@ -68,7 +68,7 @@ def key_and_forwarded(
     route = ROUTER.route("POST", target, dict(lines))
     assert route is not None
     assert route.endpoint is not None
-    prefix = route.key_prefix(lines, dict(lines), Control(), shared=False)
+    prefix = route.key_prefix(lines, Control(), shared=False)
     sent = outgoing(route, lines, b"")
     by_name = sorted(sent.headers, key=lambda line: line[0])
     values = Counter([value for _, value in sent.headers if value])

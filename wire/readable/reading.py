@@ -12,9 +12,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from llm_cache.wire import registry
 from llm_cache.wire.answers import member, objects, parsed
-from llm_cache.wire.provider import Endpoint, Json
+from llm_cache.wire.provider import Endpoint, Json, Provider
 from llm_cache.wire.readable.frames import Frames, Piece, frames
 from llm_cache.wire.readable.parts import (
     Kind,
@@ -38,17 +37,11 @@ _FOREIGN_FORM: Final = (RecursionError, TypeError, ValueError, AttributeError, K
 _PROMPT_READ: Final = 4096  # characters looked at for the first words
 
 
-def prompt(provider: str, endpoint: str, body: bytes, limit: int = 80) -> str:
-    """The first words a person wrote in a request, on one line; "" when none can be found."""
-    known = registry.by_name(provider)
+def prompt(provider: Provider, endpoint: Endpoint, doc: Json, limit: int = 80) -> str:
+    """The first words a person wrote in the parsed request `doc`, on one line; "" when none can be
+    found."""
     try:
-        doc = parsed(body)
-    except ValueError:
-        return ""
-    if known is None or not isinstance(doc, dict):
-        return ""
-    try:
-        known.map_texts(Endpoint(endpoint), doc, lambda text: text, _stop_at_words(limit))
+        provider.map_texts(endpoint, doc, lambda text: text, _stop_at_words(limit))
     except _Found as found:
         return found.words
     except _FOREIGN_FORM:
