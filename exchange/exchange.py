@@ -71,7 +71,7 @@ class Exchange:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._journal = journal
+        self.journal = self._journal = journal
         self._caller = caller
         self._shared = settings.scope == "shared"
         self._namespace = settings.namespace.encode()

@@ -1,20 +1,29 @@
-"""From settings to what an exchange is made of: rules, and keys as the proxy would make them."""
+"""From settings to what an exchange is made of, and to keys as it would make them."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from llm_cache.errors import SettingsError
+from llm_cache.errors import SettingsError, StoreError
 from llm_cache.exchange import edits
 from llm_cache.exchange.asked import Asked, Head
 from llm_cache.exchange.calls import Label
 from llm_cache.exchange.control import in_namespace, read_control
+from llm_cache.exchange.exchange import Exchange
 from llm_cache.exchange.heads import Headers, merged_headers
+from llm_cache.exchange.journal import Journal, Listener
 from llm_cache.exchange.routing import Router
 from llm_cache.exchange.tiers import Tiers
+from llm_cache.exchange.upstream import Caller
 from llm_cache.settings import Settings
+from llm_cache.store import Store
 from llm_cache.wire.keys import exact_key
 from llm_cache.wire.normalize import Rules
+from llm_cache.wire.prices import Prices
+from llm_cache.wire.provider import Usage
 
 
 def load_rules(settings: Settings) -> Rules:
@@ -31,6 +40,62 @@ def read_optional(path: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: can't be read: {error}") from None
+
+
+UPKEEP_SEC = 1.0
+"""How often access times are written and expired entries are pruned, and what the ledger couldn't
+take is tried again."""
+
+
+@asynccontextmanager
+async def open_exchange(
+    settings: Settings,
+    store: Store,
+    rules: Rules,
+    prices: Prices,
+    listeners: Iterable[Listener] = (),
+) -> AsyncIterator[Exchange]:
+    """An exchange over `store` for as long as the block runs. When it is left, what is in flight is
+    given up and everything is counted; the store stays open."""
+    journal = Journal(store.ledger, listeners)
+    caller = Caller(silence_sec=settings.upstream_timeout_sec)
+    exchange = Exchange(settings, store, journal, caller, rules, prices)
+    background = [
+        asyncio.ensure_future(_upkeep(store, journal)),
+        asyncio.ensure_future(asyncio.to_thread(_warm, prices)),
+    ]
+    try:
+        yield exchange
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await exchange.close()
+        await caller.close()
+        await journal.close()
+
+
+def _warm(prices: Prices) -> None:
+    """Load the price list now, so that the first answer doesn't wait for it."""
+    prices.cost("anthropic", "claude-sonnet-4-5", Usage())
+
+
+async def _upkeep(store: Store, journal: Journal) -> None:
+    while True:
+        await asyncio.sleep(UPKEEP_SEC)
+        failed = await journal.flush()
+        try:
+            await asyncio.to_thread(store.flush)
+        except StoreError as error:
+            failed = error
+            journal.housekeeping_failed(error)
+        if failed is None:
+            journal.housekeeping_done()
+
+
+def load_prices(settings: Settings) -> Prices:
+    """The price list, with what `prices.json` says. Raises SettingsError."""
+    return Prices.load(read_optional(settings.prices_file), str(settings.prices_file))
 
 
 def request_keys(

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import socket
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 
@@ -18,12 +19,10 @@ import uvloop
 from hypercorn.asyncio import serve
 
 from llm_cache import __version__
-from llm_cache.errors import LlmCacheError, StoreError
+from llm_cache.errors import LlmCacheError
 from llm_cache.exchange.exchange import Exchange
-from llm_cache.exchange.journal import Journal
-from llm_cache.exchange.opening import load_rules, read_optional
+from llm_cache.exchange.opening import load_prices, load_rules, open_exchange
 from llm_cache.exchange.routing import Router
-from llm_cache.exchange.upstream import Caller
 from llm_cache.server.app import App
 from llm_cache.server.calllog import CallLog
 from llm_cache.server.feed import Feed
@@ -45,12 +44,8 @@ from llm_cache.settings import Settings
 from llm_cache.store import Limits, Store
 from llm_cache.wire.normalize import Rules
 from llm_cache.wire.prices import Prices
-from llm_cache.wire.provider import Usage
 from llm_cache.wire.registry import PROVIDERS
 
-UPKEEP_SEC = 1.0
-"""How often access times are written and expired entries are pruned, and what the ledger couldn't
-take is tried again."""
 STORE_PATIENCE_SEC = 2.0
 """How long an answer waits for a store that others keep busy, before it goes out unstored."""
 MOST_FILES = 10_240
@@ -64,7 +59,7 @@ Ready = Callable[[str, Feed], None]
 def check_files(settings: Settings) -> tuple[Rules, Prices]:
     """The files of the home that a proxy reads at its start. Raises SettingsError."""
     check_certificate(settings)
-    prices = Prices.load(read_optional(settings.prices_file), str(settings.prices_file))
+    prices = load_prices(settings)
     return load_rules(settings), prices
 
 
@@ -123,52 +118,50 @@ async def _serve(
 ) -> None:
     address = base_url(settings, sockets)
     heard = Heard(CallLog(log), Latencies(), Feed())
-    journal = Journal(store.ledger, (heard.log, heard.latencies, heard.feed))
-    caller = Caller(silence_sec=settings.upstream_timeout_sec)
-    exchange = Exchange(settings, store, journal, caller, rules, prices)
-    own = OwnEndpoints(settings, store, journal, exchange, heard, address=address)
+    listeners = (heard.log, heard.latencies, heard.feed)
+    async with open_exchange(settings, store, rules, prices, listeners) as exchange:
+        lane = FastLane(exchange, max_body_bytes=settings.max_request_bytes)
+        app = _app(settings, store, exchange, heard, lane, address)
+        await exchange.journal.all_time()  # which the log's sums go on from
+        exchange.journal.info(
+            f"llm-cache {__version__} listens on {address} "
+            f"(cache {'off' if settings.off else 'on'}, pid {os.getpid()})"
+        )
+        connections: set[Connection] = set()
+        use_own_connections(connections, lane)
+        stopping = _Stopping(app, connections, heard.feed)
+        stopping.listen()
+        ready(address, heard.feed)
+        await serve(app, configured(settings, sockets), shutdown_trigger=stopping.asked.wait)  # type: ignore[arg-type]
+    heard.log.told("info", "stopped", time.time())
+
+
+def _app(
+    settings: Settings,
+    store: Store,
+    exchange: Exchange,
+    heard: Heard,
+    lane: FastLane,
+    address: str,
+) -> App:
     guard = Guard(
         host=settings.host,
         token=settings.auth_token,
         allow_origins=settings.allow_origins,
         allow_hosts=settings.allow_hosts,
     )
-    lane = FastLane(exchange, max_body_bytes=settings.max_request_bytes)
-    app = App(
+    own = OwnEndpoints(settings, store, exchange.journal, exchange, heard, address=address)
+    return App(
         guard,
         Router(settings),
         exchange,
         own,
-        journal,
+        exchange.journal,
         lane,
         client_timeout_sec=settings.client_timeout_sec,
         has_real_key=any(provider.name in settings.real_keys for provider in PROVIDERS)
         or any(named.key for named in settings.named_upstreams.values()),
     )
-    await journal.all_time()  # which the log's sums go on from
-    journal.info(
-        f"llm-cache {__version__} listens on {address} "
-        f"(cache {'off' if settings.off else 'on'}, pid {os.getpid()})"
-    )
-    connections: set[Connection] = set()
-    use_own_connections(connections, lane)
-    stopping = _Stopping(app, connections, heard.feed)
-    stopping.listen()
-    ready(address, heard.feed)
-    background = [
-        asyncio.ensure_future(_upkeep(store, journal)),
-        asyncio.ensure_future(asyncio.to_thread(_warm, prices)),
-    ]
-    try:
-        await serve(app, configured(settings, sockets), shutdown_trigger=stopping.asked.wait)  # type: ignore[arg-type]
-    finally:
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
-        await exchange.close()
-        await caller.close()
-        await journal.close()
-        journal.info("stopped")
 
 
 class _Stopping:
@@ -201,24 +194,6 @@ class _Stopping:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
-
-
-def _warm(prices: Prices) -> None:
-    """Load the price list now, so that the first answer doesn't wait for it."""
-    prices.cost("anthropic", "claude-sonnet-4-5", Usage())
-
-
-async def _upkeep(store: Store, journal: Journal) -> None:
-    while True:
-        await asyncio.sleep(UPKEEP_SEC)
-        failed = await journal.flush()
-        try:
-            await asyncio.to_thread(store.flush)
-        except StoreError as error:
-            failed = error
-            journal.housekeeping_failed(error)
-        if failed is None:
-            journal.housekeeping_done()
 
 
 def _allow_many_files() -> None:
