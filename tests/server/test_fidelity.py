@@ -9,9 +9,10 @@ from typing import Any
 import anthropic
 import pytest
 from support import anthropic_wire as wire
-from support.proxy import anthropic_headers
+from support.proxy import Proxy, anthropic_headers
 from support.replies import Framing, Gate, Reply, json_reply, sse_reply
 from support.stage import Stage, assert_same, running_stage, shown
+from support.upstream import Upstream
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -439,3 +440,24 @@ def test_repeat_before_the_upstreams_end_joins_the_call(stage: Stage, made: str)
     assert second.header("x-cache") == "HIT-COALESCED"
     assert stage.upstream.call_count == before + 1
     assert stage.proxy.ask(body).header("x-cache") == "HIT"
+
+
+def test_the_reason_phrase_of_the_upstream_reaches_the_client_and_is_replayed(
+    upstream: Upstream, proxy: Any
+) -> None:
+    one: Proxy = proxy()
+
+    def status_line(target: str = "/v1/messages") -> bytes:
+        with one.connect() as connection:
+            answer = connection.request("POST", target, anthropic_headers(), wire.request())
+            answer.read_all()
+        return answer.head.split(b"\r\n")[0]
+
+    upstream.script(
+        replace(json_reply(wire.error(), 400), reason="Bad Request"),
+        replace(json_reply(wire.message()), reason="Quite Fine"),
+    )
+    assert status_line() == b"HTTP/1.1 400 Bad Request"
+    assert [status_line() for _ in range(3)] == [b"HTTP/1.1 200 Quite Fine"] * 3
+    assert status_line("/v1/./messages") == b"HTTP/1.1 400 Bad Request"  # our own
+    assert upstream.call_count == 2
