@@ -150,7 +150,8 @@ def exec_(
     if fail_on_miss or settings.mode == "replay":
         for key, missed in calls.missed.items():
             often = f"  {missed.times} times" if missed.times > 1 else ""
-            note(f"missed {key or '(no key)'}  {printable(missed.model) or '-'}{often}")
+            what = printable(f"{missed.what}  {missed.model or '-'}")
+            note(f"missed {key or '(no key)'}  {what}{often}")
     if fail_on_miss and calls.missed:
         count = len(calls.missed)
         raise LlmCacheError(

@@ -231,9 +231,11 @@ class Exchange:
             if found is not None:
                 flight.land(found)
                 return
-        note = "not in the cache, and mode replay never asks upstream"
+        label, note = Label.MISS, "not in the cache, and mode replay never asks upstream"
+        if asked.route.endpoint is None:  # a list of models, a HEAD: nobody could have recorded it
+            label, note = Label.PASS, "it is never cached, and mode replay never asks upstream"
         model = (await self._in_thread(asked.facts)).model
-        call = replace(asked.call(Label.MISS, 504), note=note, asked_model=model)
+        call = replace(asked.call(label, 504), note=note, asked_model=model)
         await self._journal.record(call)
         what = f"{asked.route.method} {asked.route.path}"
         self._answer_here(flight, asked, call, "cache_miss", f"{asked.key.hex()} ({what}): {note}")

@@ -19,6 +19,7 @@ class Refusal:
     kind: str
     message: str
     allow: tuple[str, ...] = ()  # the methods that are served there, with a 405
+    upgrade: str = ""  # the protocol that is spoken instead, with a 426
 
 
 def merged_headers(headers: Headers) -> dict[bytes, bytes]:

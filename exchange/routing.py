@@ -167,6 +167,21 @@ class Router:
             self._remembered[method, target, frozenset(fields)] = route
         return route
 
+    def error_shape(
+        self, method: str, target: bytes, fields: Mapping[bytes, bytes], route: Route | None
+    ) -> Provider:
+        """Whose errors the client of this request knows, though the request may be refused for its
+        very path (`//v1/chat/completions`)."""
+        if route is None:
+            path = "/" + target.partition(b"?")[0].decode("latin-1").lstrip("/")
+            provider, prefix, _, base = self._provider(method, path, fields)
+            if provider is None:
+                return DEFAULT
+            endpoint = provider.endpoint("POST", path[prefix + base :])
+        else:
+            provider, endpoint = route.provider, route.endpoint
+        return provider if endpoint is None else provider.error_shape(endpoint)
+
     def _upstream(self, provider: Provider, path: str, named: NamedUpstream | None) -> Upstream:
         base_url = (
             named.url

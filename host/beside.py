@@ -29,6 +29,7 @@ class Missed:
     """A request that the cache didn't answer, by its key."""
 
     model: str
+    what: str = ""  # method and path
     times: int = 0
 
 
@@ -66,18 +67,19 @@ class Calls:
             return
         self.tokens_spent += tokens
         self.usd_spent += usd or 0.0
-        kind = event["type"]
-        if kind == "PASS":
+        kind = event["kind"]
+        if kind == "pass":
             self.passed += 1
             return
-        if kind == "BYPASS":
+        if kind == "bypass":
             self.bypassed += 1
             return
-        if kind == "ERROR":
+        if kind == "error":
             self.errors += 1
         else:
             self.misses += 1
-        missed = self.missed.setdefault(str(event["key"]), Missed(str(event["model"] or "")))
+        what = f"{event['method']} {event['path']}"
+        missed = self.missed.setdefault(str(event["key"]), Missed(str(event["model"] or ""), what))
         missed.times += 1
 
 

@@ -25,7 +25,8 @@ from llm_cache.server.guard import Guard, method_refusal, path_problem, split_ta
 from llm_cache.server.hypercorn.fastlane import FastLane
 from llm_cache.server.own import OwnEndpoints
 from llm_cache.wire.credentials import split_query
-from llm_cache.wire.registry import ALL_CREDENTIALS, DEFAULT
+from llm_cache.wire.provider import Provider
+from llm_cache.wire.registry import ALL_CREDENTIALS
 
 _CORS_RESULT = (b"access-control-allow-origin", b"access-control-expose-headers")
 _EXPOSED = b"x-cache, x-cache-key, age, request-id"
@@ -119,7 +120,8 @@ class App:
             if side.head is not None:
                 self._lane.remember(side.place, side.head, head)
         except Refused as refused:
-            await self._refuse(refused.refusal, route, side, send)
+            shape = self._router.error_shape(scope["method"], scope["raw_path"], fields, route)
+            await self._refuse(refused.refusal, shape, side, send)
 
     def _checked_path(self, scope: dict[str, Any]) -> bytes:
         raw: bytes = scope["raw_path"]
@@ -155,10 +157,9 @@ class App:
             fields, route.provider.credential_headers, (value for _, value in in_query)
         )
 
-    async def _refuse(self, refusal: Refusal, route: Route | None, side: Side, send: Send) -> None:
+    async def _refuse(self, refusal: Refusal, shape: Provider, side: Side, send: Send) -> None:
         self._journal.debug(f"refused: {refusal.status} {refusal.kind}: {refusal.message}")
-        provider = route.provider if route is not None else DEFAULT
-        body = provider.error_body(refusal.status, refusal.kind, refusal.message)
+        body = shape.error_body(refusal.status, refusal.kind, refusal.message)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
@@ -166,6 +167,9 @@ class App:
             (b"date", self._exchange.date(time.time())),
             (b"connection", b"close"),
         ]
+        if refusal.upgrade:  # RFC 9110, 15.5.22 and 7.8
+            headers[-1] = (b"connection", b"upgrade, close")
+            headers.append((b"upgrade", refusal.upgrade.encode()))
         if refusal.allow:  # RFC 9110, 15.5.6
             headers.append((b"allow", ", ".join(refusal.allow).encode()))
         side.reason = HTTPStatus(refusal.status).phrase.encode()

@@ -97,6 +97,8 @@ class Feed(JournalListener):
             "from_cache": call.from_cache,
             "stored": call.stored,
             "status": call.status,
+            "method": call.method,
+            "path": call.path,
             "provider": call.provider,
             "model": call.model or call.asked_model,
             "in": usage.input_tokens if usage else 0,

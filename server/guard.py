@@ -40,8 +40,13 @@ def method_refusal(method: str, fields: Mapping[bytes, bytes]) -> Refusal | None
     """Refusal of what is no plain exchange of a request and an answer, or None."""
     if method in _REFUSED_METHODS:
         return Refusal(501, "not_implemented", f"{method} is not forwarded")
-    if fields.get(b"upgrade", b"").lower() == b"websocket":
-        return Refusal(403, "not_implemented", "WebSockets are not spoken here")
+    if fields.get(b"upgrade", b"").strip().lower() == b"websocket":
+        return Refusal(
+            426,
+            "upgrade_required",
+            "WebSockets are not spoken here; the same API answers plain requests",
+            upgrade="HTTP/1.1",
+        )
     return None
 
 

@@ -198,7 +198,7 @@ class OwnEndpoints:
     async def _set_mode(self, query: bytes, body: bytes) -> Answer:
         try:
             wanted = json.loads(body)["cache"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             wanted = None
         if wanted not in ("on", "off"):
             raise Refused(Refusal(400, "invalid_request", 'the body must be {"cache": "on"|"off"}'))

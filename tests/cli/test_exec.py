@@ -175,11 +175,45 @@ def test_fail_on_miss_lists_each_missed_key_and_fails(cli: Cli, upstream: Upstre
     assert result.returncode == 1
     listed = [line for line in result.stderr.splitlines() if line.startswith("missed ")]
     assert [line.split()[1] for line in listed] == [keys[1], keys[2]]
+    assert "  POST /v1/messages  " in listed[0]
     assert listed[0].endswith("  2 times")
     assert "llm-cache: 2 requests were not in the cache; the command ended with code 0" in (
         result.stderr
     )
     assert upstream.call_count == calls  # replay is what --fail-on-miss means
+
+
+def test_an_upstream_s_refusal_is_an_error_as_it_is_in_stats(cli: Cli, upstream: Upstream) -> None:
+    upstream.default = json_reply(wire.error("authentication_error", "no"), 401)
+    result = cli("exec", "--", *ask("a"))
+    assert outcomes(result) == ["401 MISS"]
+    assert "llm-cache: 0 hits, 0 misses, 1 error; " in result.stderr
+    stats = json.loads(cli.ok("stats", "--json"))
+    assert (stats["misses"], stats["errors"]) == (0, 1)
+
+
+HEAD_FIRST = """
+import os, sys, urllib.error, urllib.request
+base = os.environ["ANTHROPIC_BASE_URL"]
+for method, path in (("HEAD", "/"), ("GET", "/v1/models"), ("GET", "/nowhere")):
+    try:
+        urllib.request.urlopen(urllib.request.Request(base + path, method=method))
+    except urllib.error.HTTPError as error:
+        print(method, path, error.code)
+"""
+
+
+def test_what_can_never_be_cached_is_no_miss(cli: Cli, upstream: Upstream) -> None:
+    """Claude Code begins with `HEAD /`."""
+    upstream.default = json_reply(wire.message())
+    cli.ok("exec", "--", *ask("a"))
+    calls = upstream.call_count
+    command = (sys.executable, "-c", HEAD_FIRST)
+    result = cli("exec", "--fail-on-miss", "--", *command, CACHE_UPSTREAM=upstream.url)
+    assert result.stdout.splitlines()[:2] == ["HEAD / 504", "GET /v1/models 504"]
+    assert result.returncode == 0, result.stderr
+    assert "missed" not in result.stderr
+    assert upstream.call_count == calls
 
 
 def test_replay_alone_lists_misses_and_leaves_the_exit_code(cli: Cli, upstream: Upstream) -> None:
@@ -489,9 +523,10 @@ def test_events_are_those_of_monitor() -> None:
     """What is counted here and what /monitor sends have one form."""
     calls = Calls()
     event = {"in": 3, "out": 4, "usd": None, "model": None, "key": "ab", "from_cache": False}
-    for kind in ("PASS", "BYPASS", "ERROR", "MISS", "MISS-COALESCED"):
-        calls.count(json.loads(json.dumps({**event, "type": kind})))
-    calls.count({**event, "type": "HIT-NORM", "from_cache": True, "usd": 0.5})
+    event |= {"method": "POST", "path": "/v1/messages"}
+    for kind in ("pass", "bypass", "error", "miss", "miss"):
+        calls.count(json.loads(json.dumps({**event, "kind": kind})))
+    calls.count({**event, "kind": "hit", "from_cache": True, "usd": 0.5})
     assert (calls.passed, calls.bypassed, calls.errors, calls.misses, calls.hits) == (1, 1, 1, 2, 1)
     assert (calls.tokens_saved, calls.usd_saved, calls.unpriced, calls.total) == (7, 0.5, 5, 6)
     assert calls.missed["ab"].times == 3

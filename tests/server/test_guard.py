@@ -371,8 +371,8 @@ def test_absolute_form_is_taken_apart(target: bytes, authority: bytes | None, pa
         ("PROPFIND", b"", None),
         ("CONNECT", b"", 501),
         ("TRACE", b"", 501),
-        ("GET", b"websocket", 403),
-        ("GET", b"WebSocket", 403),
+        ("GET", b"websocket", 426),
+        ("GET", b"WebSocket", 426),
     ],
 )
 def test_tunnels_echoes_and_web_sockets_are_refused(

@@ -305,3 +305,24 @@ async def test_a_listener_that_falls_behind_loses_the_oldest_events_and_is_told(
     assert b'"seq": %d' % (BACKLOG + 10) in await late.next()
     late.close()
     assert await late.next() == b""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 60_000,
+        b'{"cache":' * 7_000,
+        b'{"cache": ' + b"1" * 60_000 + b"}",
+        b"\xff\xfe",
+        b"",
+        b"null",
+        b'{"cache": ["on"]}',
+        b'{"cache": NaN}',
+    ],
+)
+def test_odd_json_is_refused_and_is_no_fault_of_ours(proxy: Any, body: bytes) -> None:
+    one: Proxy = proxy()
+    answer = exchange(one.port, "POST", "/cache/mode", [("content-type", "application/json")], body)
+    assert answer.status == 400
+    assert json.loads(answer.body)["error"]["type"] == "invalid_request"
+    assert "internal error" not in one.log()
