@@ -67,6 +67,7 @@ class Settings:
     rewrite_billing: Literal["on", "off", "auto"] = "auto"
     upstream_timeout_sec: float = 600.0  # longest silence of an upstream
     client_timeout_sec: float = 60.0  # how long a client may be idle, slow to send or not read
+    sse_keepalive_sec: int = 0  # how long a stream may be silent towards its client; 0 = for ever
     store_requests: bool = True
     workers: int = 1
     backend: str = "local"
@@ -512,6 +513,10 @@ _FIELDS: Mapping[str, tuple[str, Parser]] = {
     "CACHE_REWRITE_BILLING": ("rewrite_billing", _one_of("on", "off", "auto")),
     "CACHE_UPSTREAM_TIMEOUT_SEC": ("upstream_timeout_sec", _seconds),
     "CACHE_CLIENT_TIMEOUT_SEC": ("client_timeout_sec", _seconds),
+    "CACHE_SSE_KEEPALIVE_SEC": (
+        "sse_keepalive_sec",
+        _integer(0, 86400, "must be whole seconds, 0 for never"),
+    ),
     "CACHE_STORE_REQUESTS": ("store_requests", _switch),
     "CACHE_WORKERS": ("workers", _one_worker),
     "CACHE_BACKEND": ("backend", _only("local", "a store shared over Redis")),

@@ -46,7 +46,9 @@ class App:
         *,
         has_real_key: bool,
         client_timeout_sec: float,
+        keep_alive_sec: float = 0,
     ) -> None:
+        self._keep_alive_sec = keep_alive_sec
         self._client_timeout_sec = client_timeout_sec
         self._guard = guard
         self._router = router
@@ -116,7 +118,9 @@ class App:
                 )
             head = Head(route, headers, fields, read_control(fields))
             body = ClientBody(receive, fields, self._client_timeout_sec, side)
-            await replies.answer(self._exchange, head, body, side, send)
+            await replies.answer(
+                self._exchange, head, body, side, send, keep_alive_sec=self._keep_alive_sec
+            )
             if side.head is not None:
                 self._lane.remember(side.place, side.head, head)
         except Refused as refused:

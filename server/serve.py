@@ -159,6 +159,7 @@ def _app(
         exchange.journal,
         lane,
         client_timeout_sec=settings.client_timeout_sec,
+        keep_alive_sec=settings.sse_keepalive_sec,
         has_real_key=any(provider.name in settings.real_keys for provider in PROVIDERS)
         or any(named.key for named in settings.named_upstreams.values()),
     )
