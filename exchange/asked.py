@@ -48,12 +48,13 @@ _UNREAD: Final = object()
 
 
 class Asked:
-    """A request on its way. `body` is b"" and `upload` holds what is passed on unread, for what is
-    never cached; such a request has no key either (b"")."""
+    """A request on its way. `body` has no content coding; `coded` is what came, when it had one,
+    and is what goes up. `upload` is what is passed on unread, for what is never cached: then there
+    are no `body` and no key (b"")."""
 
     __slots__ = (
         *("body", "control", "fields", "headers", "key", "mode", "prefix", "route", "started"),
-        *("_doc", "_facts", "upload", "why_unparsed"),
+        *("_doc", "_facts", "coded", "upload", "why_unparsed"),
     )
 
     def __init__(
@@ -63,6 +64,7 @@ class Asked:
         *,
         started: float,
         body: bytes = b"",
+        coded: bytes | None = None,
         key: bytes = b"",
         prefix: bytes = b"",
         upload: Body | None = None,
@@ -74,6 +76,7 @@ class Asked:
         self.control = head.control
         self.mode = mode
         self.body = body
+        self.coded = coded
         self.key = key
         self.prefix = prefix
         self.upload = upload

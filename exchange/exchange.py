@@ -46,6 +46,7 @@ from llm_cache.exchange.tiers import Found, Keys, Tiers
 from llm_cache.exchange.upstream import Caller, Response, UpstreamFailed
 from llm_cache.settings import Settings
 from llm_cache.store import Store, Stored
+from llm_cache.wire.framing.encoding import decode_all
 from llm_cache.wire.framing.headers import end_to_end
 from llm_cache.wire.keys import exact_key
 from llm_cache.wire.normalize import Rules
@@ -112,19 +113,31 @@ class Exchange:
             asked = Asked(head, self._mode(mode), started=started, upload=body)
             return Followed(self, asked, *self._flight_for(asked))
         data = await body.whole(self._settings.max_request_bytes)
+        prefix = self.key_prefix(route, head.headers, control)
+        coded = None
+        if coding := head.fields.get(b"content-encoding"):
+            coded, data, prefix = await self._in_thread(self._decoded, coding, data, prefix)
         if edits.wanted(edits.BEFORE_KEY, route, data):
             edited = await self._in_thread(edits.edited, edits.BEFORE_KEY, route, data)
-            data = edited.body
+            if edited.body != data:
+                data, coded = edited.body, None
             mode = mode or edited.mode
-        prefix = self.key_prefix(route, head.headers, control)
         key = exact_key(prefix, data)
         if route.endpoint is not None and self.may_recall(mode):
             stored = self.recall(key, control.ttl)
             if stored is not None:
                 return Recalled(self, Found(stored, Label.HIT, key), head.fields, started)
         mode = self._mode(mode)
-        asked = Asked(head, mode, started=started, body=data, key=key, prefix=prefix)
+        asked = Asked(head, mode, started=started, body=data, coded=coded, key=key, prefix=prefix)
         return Followed(self, asked, *self._flight_for(asked))
+
+    def _decoded(self, coding: bytes, data: bytes, prefix: bytes) -> tuple[bytes, bytes, bytes]:
+        """A request's body as it came and without its content coding, and the prefix of its key. A
+        coding that can't be undone within the limit for requests counts for the key."""
+        plain = decode_all(coding, data, self._settings.max_request_bytes)
+        if plain is None:
+            return data, data, prefix + b"content-encoding" + coding
+        return data, plain, prefix
 
     def key_prefix(self, route: Route, headers: Headers, control: Control) -> bytes:
         """All of a request's key but the body."""
@@ -321,6 +334,8 @@ class Exchange:
                 head.headers.append((b"content-length", b"%d" % asked.upload.length))
         else:
             content = await self._forwarded_body(asked)
+            if content is not asked.coded:  # what goes up has no content coding (any more)
+                head.headers[:] = [h for h in head.headers if h[0] != b"content-encoding"]
             if head.unsigned:
                 head.headers.extend(
                     await self._signer.signature(
@@ -347,10 +362,12 @@ class Exchange:
 
     async def _forwarded_body(self, asked: Asked) -> bytes:
         """The client's bytes, but for the edits that are to be made before forwarding."""
-        route, body, note = asked.route, asked.body, ""
-        if edits.wanted(edits.BEFORE_FORWARDING, route, body):
-            edited = await self._in_thread(edits.edited, edits.BEFORE_FORWARDING, route, body)
-            body, note = edited.body, edited.note and f", {edited.note}"
+        route, note = asked.route, ""
+        body = asked.body if asked.coded is None else asked.coded
+        if edits.wanted(edits.BEFORE_FORWARDING, route, asked.body):
+            edited = await self._in_thread(edits.edited, edits.BEFORE_FORWARDING, route, asked.body)
+            if edited.body != asked.body:
+                body, note = edited.body, edited.note and f", {edited.note}"
         if asked.body:
             self._journal.debug(
                 f"{route.method} {route.path} to {route.upstream.base_url}: "

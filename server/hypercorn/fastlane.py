@@ -132,4 +132,9 @@ class FastLane:
 
 
 # With any of these the long way does more than the short way can repeat.
-_UNUSUAL = frozenset((b"expect", b"upgrade", b"transfer-encoding", b"origin", b"sec-fetch-site"))
+_UNUSUAL = frozenset(
+    (
+        *(b"expect", b"upgrade", b"transfer-encoding", b"content-encoding"),
+        *(b"origin", b"sec-fetch-site"),
+    )
+)
