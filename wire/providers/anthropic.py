@@ -28,7 +28,16 @@ from llm_cache.wire.answers import (
     text_or_none,
 )
 from llm_cache.wire.framing.sse import Event
-from llm_cache.wire.provider import Answer, Endpoint, Json, Provider, Usage, Watcher
+from llm_cache.wire.provider import (
+    Answer,
+    ClientVariables,
+    Endpoint,
+    Json,
+    KeyForm,
+    Provider,
+    Usage,
+    Watcher,
+)
 from llm_cache.wire.providers import anthropic_forms
 from llm_cache.wire.turns import last_turns
 
@@ -60,10 +69,15 @@ class Anthropic(Provider):
     """https://api.anthropic.com, and whatever speaks its Messages API."""
 
     name = "anthropic"
+    title = "Anthropic"
     base_url = "https://api.anthropic.com"
     key_setting = "ANTHROPIC_API_KEY_REAL"
     credential_headers = frozenset({b"x-api-key", b"authorization"})
     own_domains = ("anthropic.com",)
+    key_form = KeyForm(("sk-ant-",), "/v1/models", ((b"anthropic-version", b"2023-06-01"),))
+    clients = ClientVariables(
+        urls=(("ANTHROPIC_BASE_URL", ""),), keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+    )
 
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
         if any(name in headers for name in _TELLING_HEADERS):

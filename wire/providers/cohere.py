@@ -27,7 +27,15 @@ from llm_cache.wire.answers import (
     refused_type,
 )
 from llm_cache.wire.framing.sse import Event
-from llm_cache.wire.provider import Answer, Endpoint, Json, Usage, Watcher
+from llm_cache.wire.provider import (
+    Answer,
+    ClientVariables,
+    Endpoint,
+    Json,
+    KeyForm,
+    Usage,
+    Watcher,
+)
 from llm_cache.wire.providers import openai
 from llm_cache.wire.providers.chat import is_repeatable, keep_last_messages, map_messages, map_texts
 from llm_cache.wire.providers.choices import DONE
@@ -56,9 +64,12 @@ class Cohere(Host):
     """https://api.cohere.com."""
 
     name = "cohere"
+    title = "Cohere"
     base_url = "https://api.cohere.com"
     key_setting = "COHERE_API_KEY_REAL"
     credential_headers = frozenset({b"authorization"})
+    key_form = KeyForm(free_path="/v1/models")
+    clients = ClientVariables(urls=(("CO_API_URL", "/cohere"),), keys=("CO_API_KEY",))
     guests: Mapping[str, Guest] = {
         endpoint.name: Guest(openai.OpenAI(), endpoint)
         for endpoint in (openai.CHAT, openai.EMBEDDINGS)

@@ -27,7 +27,15 @@ from llm_cache.wire.answers import (
     refused_type,
     text_or_none,
 )
-from llm_cache.wire.provider import Answer, Endpoint, Json, Provider, Watcher
+from llm_cache.wire.provider import (
+    Answer,
+    ClientVariables,
+    Endpoint,
+    Json,
+    KeyForm,
+    Provider,
+    Watcher,
+)
 from llm_cache.wire.providers import anthropic, openai_forms
 from llm_cache.wire.providers.chat import is_repeatable, keep_last_messages, map_messages, map_texts
 from llm_cache.wire.providers.choices import ChoicesWatcher, choices_answer, token_usage, told_error
@@ -71,10 +79,16 @@ class OpenAI(Provider):
     """https://api.openai.com."""
 
     name = "openai"
+    title = "OpenAI"
     base_url = "https://api.openai.com"
     key_setting = "OPENAI_API_KEY_REAL"
     credential_headers = frozenset({b"authorization", b"api-key"})
     own_domains: tuple[str, ...] = ("openai.com",)
+    key_form: KeyForm | None = KeyForm(("sk-",), "/v1/models")
+    clients: ClientVariables = ClientVariables(
+        urls=(("OPENAI_BASE_URL", "/openai/v1"), ("OPENAI_API_BASE", "/openai/v1")),
+        keys=("OPENAI_API_KEY",),
+    )
 
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
         parts = path.split("/")[1:]
@@ -209,11 +223,16 @@ class Azure(OpenAIHost):
     the version of the API is in the query, and so in the key."""
 
     name = "azure"
-    base_url = "https://cache-upstream-azure-is-not-set.invalid"
+    title = "Azure OpenAI"
+    base_url = ""
     key_setting = "AZURE_API_KEY_REAL"
     own_domains = ("azure.com", "azure.us", "azure.cn")
     own_paths = ("/openai/deployments/",)  # how Azure's client asks, at any base URL
     price_ids = ("azure", "openai")
+    key_form = KeyForm()
+    clients = ClientVariables(
+        urls=(("AZURE_OPENAI_ENDPOINT", "/azure"),), keys=("AZURE_OPENAI_API_KEY",)
+    )
 
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
         return path.startswith(self.own_paths)
