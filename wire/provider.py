@@ -223,6 +223,11 @@ class Provider(ABC):
         """The streamed answer `body` as a plain one, None as for `as_stream`."""
         return None
 
+    def leans_on(self, endpoint: Endpoint, doc: Json) -> str:
+        """What the parsed request leans on that changes from elsewhere, so that its answer must not
+        be stored ("part of a conversation that goes on"); "" when all that decides is in it."""
+        return ""
+
     def error_shape(self, endpoint: Endpoint) -> Provider:
         """Whose errors the clients of this operation know: those of its own format."""
         return self

@@ -56,7 +56,7 @@ def test_a_key_of_the_providers_form_is_taken_and_a_placeholder_is_not(provider:
 
 def test_a_provider_without_a_host_of_its_own_owns_no_address() -> None:
     unset = [one.name for one in PROVIDERS if not one.base_url]
-    assert unset == ["azure", "compatible"]
+    assert unset == ["azure", "snowflake", "compatible"]
     for url in ("", "http://None", "http://compatible.example"):
         assert by_host(url) is None
         assert not is_providers_own(url)

@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from llm_cache.wire.answers import (
+    DONE,
     EventWatcher,
     JsonWatcher,
     Refused,
     Snippet,
     count,
     error_reason,
+    is_foreign,
     media_type,
     member,
     objects,
@@ -38,7 +40,6 @@ from llm_cache.wire.provider import (
 )
 from llm_cache.wire.providers import openai
 from llm_cache.wire.providers.chat import is_repeatable, keep_last_messages, map_messages, map_texts
-from llm_cache.wire.providers.choices import DONE
 from llm_cache.wire.providers.guests import Guest, Host
 
 CHAT: Final = Endpoint("chat")
@@ -57,6 +58,8 @@ _ROOTS: Final = (
     *("embed-jobs", "datasets", "connectors"),
 )
 _OPENAI_BASE: Final = "/compatibility/v1/"  # https://docs.cohere.com/docs/compatibility-api
+_EVENTS: Final = ("message-", "content-", "tool-", "citation-", "debug")
+"""How the names of its events begin, `error` aside."""
 _BROKEN_OFF: Final = ("ERROR", "ERROR_TOXIC", "ERROR_LIMIT", "USER_CANCEL", "TIMEOUT")
 
 
@@ -185,6 +188,8 @@ class _ChatWatcher(EventWatcher):
         kind = doc.get("type") if isinstance(doc, dict) else None
         if event.name == b"error" or kind == "error":
             self._reason = "error event"
+        elif is_foreign(event, doc, *_EVENTS):
+            pass
         elif self._stopped:
             self._reason = self._after_last
         elif not isinstance(doc, dict) or not isinstance(kind, str):

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from llm_cache.wire.provider import ClientVariables, Endpoint, Json, KeyForm
+from llm_cache.wire.providers.choices import ChatEnd
 from llm_cache.wire.providers.openai import OpenAIHost
 
 ANYONES_PRICE: Final = (None,)
@@ -36,6 +37,8 @@ class Compatible(OpenAIHost):
         key_form: KeyForm | None = _OWN_KEYS,
         clients: ClientVariables = _NO_VARIABLES,
         price_ids: tuple[str | None, ...] = (),
+        own_domains: tuple[str, ...] = (),
+        chat_end: ChatEnd = ChatEnd.DONE,
     ) -> None:
         self.name = name
         self.title = title
@@ -44,6 +47,8 @@ class Compatible(OpenAIHost):
         self.key_form = key_form
         self.clients = clients
         self.price_ids = price_ids
+        self.own_domains = own_domains
+        self.chat_end = chat_end
         self._own_headers = f"{name}-".encode()
 
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
@@ -133,7 +138,9 @@ HOSTS: Final = (
         key_form=KeyForm(("hf_",)),
     ),
     Compatible(
-        *("perplexity", "Perplexity", "https://api.perplexity.ai"), key_form=KeyForm(("pplx-",))
+        *("perplexity", "Perplexity", "https://api.perplexity.ai"),
+        key_form=KeyForm(("pplx-",)),
+        chat_end=ChatEnd.LAST_CHUNK,  # https://docs.perplexity.ai/guides/streaming-responses
     ),
     Compatible(
         *("moonshot", "Moonshot AI", "https://api.moonshot.ai"),
@@ -143,6 +150,11 @@ HOSTS: Final = (
     Compatible("zai", "Z.ai", "https://api.z.ai"),
     Compatible("crusoe", "Crusoe", "https://api.inference.crusoecloud.com"),
     Compatible("voyage", "Voyage AI", "https://api.voyageai.com", price_ids=("voyageai",)),
+    Compatible(
+        *("snowflake", "Snowflake Cortex", ""),  # each account has a host of its own
+        own_domains=("snowflakecomputing.com",),
+        chat_end=ChatEnd.DONE_ALONE,
+    ),
     Compatible("vllm", "vLLM", "http://127.0.0.1:8000", key_form=None),
     Compatible("llamacpp", "llama.cpp", "http://127.0.0.1:8080", key_form=None),
     Compatible("lmstudio", "LM Studio", "http://127.0.0.1:1234", key_form=None),

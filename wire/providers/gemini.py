@@ -23,6 +23,7 @@ from llm_cache.wire.answers import (
     Snippet,
     count,
     error_reason,
+    is_foreign,
     media_type,
     member,
     objects,
@@ -274,7 +275,8 @@ class _Chunks(EventWatcher):
         except ValueError:
             doc = None
         if not isinstance(doc, dict):
-            self._reason = "an event is not a JSON object"
+            if not is_foreign(event, doc):
+                self._reason = "an event is not a JSON object"
         elif doc.get("error") is not None:
             self._reason = error_reason("error in the stream", doc["error"])
         else:

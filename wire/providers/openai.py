@@ -38,11 +38,18 @@ from llm_cache.wire.provider import (
 )
 from llm_cache.wire.providers import anthropic, openai_forms
 from llm_cache.wire.providers.chat import is_repeatable, keep_last_messages, map_messages, map_texts
-from llm_cache.wire.providers.choices import ChoicesWatcher, choices_answer, token_usage, told_error
+from llm_cache.wire.providers.choices import (
+    ChatEnd,
+    ChoicesWatcher,
+    choices_answer,
+    token_usage,
+    told_error,
+)
 from llm_cache.wire.providers.guests import Guest, Host
 from llm_cache.wire.providers.responses import (
     ResponseWatcher,
     keep_last_input,
+    leans_on,
     map_response_texts,
     response_answer,
 )
@@ -84,6 +91,8 @@ class OpenAI(Provider):
     key_setting = "OPENAI_API_KEY_REAL"
     credential_headers = frozenset({b"authorization", b"api-key"})
     own_domains: tuple[str, ...] = ("openai.com",)
+    chat_end: ChatEnd = ChatEnd.DONE
+    """What ends its chats and completions."""
     key_form: KeyForm | None = KeyForm(("sk-",), "/v1/models")
     clients: ClientVariables = ClientVariables(
         urls=(("OPENAI_BASE_URL", "/openai/v1"), ("OPENAI_API_BASE", "/openai/v1")),
@@ -112,9 +121,11 @@ class OpenAI(Provider):
             return Refused(f"status {status}")
         kind = media_type(content_type)
         if kind == "application/json":
+            if endpoint in (CHAT, COMPLETIONS):
+                return JsonWatcher(lambda doc: choices_answer(doc, self.chat_end))
             return JsonWatcher(_JUDGES[endpoint])
         if kind == "text/event-stream" and endpoint in (CHAT, COMPLETIONS):
-            return ChoicesWatcher()
+            return ChoicesWatcher(self.chat_end)
         if kind == "text/event-stream" and endpoint == RESPONSES:
             return ResponseWatcher()
         return refused_type(content_type)
@@ -151,6 +162,9 @@ class OpenAI(Provider):
         if endpoint != CHAT or not isinstance(stream, bool | None):
             return None
         return stream is True
+
+    def leans_on(self, endpoint: Endpoint, doc: Json) -> str:
+        return leans_on(doc) if endpoint == RESPONSES else ""
 
     def as_stream(self, endpoint: Endpoint, doc: Json, body: bytes) -> bytes | None:
         wanted = member(doc, "stream_options").get("include_usage") is True
@@ -210,6 +224,11 @@ class OpenAIHost(Host, OpenAI):
         message: Callable[[str], str],
     ) -> None:
         OpenAI.map_texts(self, endpoint, doc, system, message)
+
+    def leans_on(self, endpoint: Endpoint, doc: Json) -> str:
+        if endpoint.name in self.guests:
+            return super().leans_on(endpoint, doc)
+        return OpenAI.leans_on(self, endpoint, doc)
 
     def own_keep_last(self, endpoint: Endpoint, doc: Json, turns: int) -> bool:
         return OpenAI.keep_last(self, endpoint, doc, turns)
@@ -300,8 +319,6 @@ def _list_answer(doc: Json, snippet: str) -> Answer:
 
 
 _JUDGES: Final = {
-    CHAT: choices_answer,
-    COMPLETIONS: choices_answer,
     RESPONSES: response_answer,
     INPUT_TOKENS: _counted_answer,
     EMBEDDINGS: _embeddings_answer,
