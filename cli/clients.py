@@ -7,6 +7,9 @@ import shlex
 from pathlib import Path
 
 from llm_cache.settings import Settings
+from llm_cache.wire.provider import ClientVariables
+from llm_cache.wire.providers.anthropic import Anthropic
+from llm_cache.wire.providers.openai import OpenAI
 
 _REQUEST = (
     '{"model": "claude-haiku-4-5", "max_tokens": 64,',
@@ -17,16 +20,16 @@ _REQUEST = (
 def client_lines(settings: Settings, url: str) -> list[str]:
     """What to export for Claude Code, the Anthropic and OpenAI SDKs, and a call by curl."""
     token = None if settings.auth_token is None else _token(settings)
-    lines = ["Claude Code and the Anthropic SDKs:", f"  export ANTHROPIC_BASE_URL={url}"]
+    lines = ["Claude Code and the Anthropic SDKs:", _led(Anthropic.clients, url)]
     if "anthropic" in settings.real_keys:
-        lines.append(_stand_in("ANTHROPIC_API_KEY", token))
+        lines.append(_stand_in(Anthropic.clients, token))
     elif token is None:
         lines.append("  # your ANTHROPIC_API_KEY, or Claude Code's login, stays as it is")
     else:
         lines.append(f'  export ANTHROPIC_CUSTOM_HEADERS="x-cache-auth: {token}"')
-    lines += ["The OpenAI SDKs:", f"  export OPENAI_BASE_URL={url}/openai/v1"]
+    lines += ["The OpenAI SDKs:", _led(OpenAI.clients, url)]
     if "openai" in settings.real_keys:
-        lines.append(_stand_in("OPENAI_API_KEY", token))
+        lines.append(_stand_in(OpenAI.clients, token))
     elif token is None:
         lines.append("  # your OPENAI_API_KEY stays as it is")
     else:
@@ -45,7 +48,13 @@ def client_lines(settings: Settings, url: str) -> list[str]:
     return lines
 
 
-def _stand_in(variable: str, token: str | None) -> str:
+def _led(client: ClientVariables, url: str) -> str:
+    variable, path = client.urls[0]
+    return f"  export {variable}={url}{path}"
+
+
+def _stand_in(client: ClientVariables, token: str | None) -> str:
+    variable = client.keys[0]
     if token is None:
         return f"  export {variable}=anything    # the proxy puts the real key in its place"
     return f'  export {variable}="{token}"'

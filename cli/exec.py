@@ -12,7 +12,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -41,52 +40,6 @@ _FROM_KEYS = (signal.SIGINT, signal.SIGQUIT)
 
 _NOT_SHARED = ("store", "proxy.pid", "proxy.log", "proxy.log.1")
 """What of a home belongs to its proxy, and not to its settings."""
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """Variables by which official clients are led to a base URL: the variable, and the path at
-    which the proxy plays what the client takes for the base URL. `keys`: where its API key is
-    looked for, first the one that is set when there is none."""
-
-    provider: str
-    urls: tuple[tuple[str, str], ...]
-    keys: tuple[str, ...] = ()
-
-
-CLIENTS = (
-    Client(
-        "anthropic", (("ANTHROPIC_BASE_URL", ""),), ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
-    ),
-    Client(
-        "openai",
-        (("OPENAI_BASE_URL", "/openai/v1"), ("OPENAI_API_BASE", "/openai/v1")),
-        ("OPENAI_API_KEY",),
-    ),
-    Client(
-        "gemini", (("GOOGLE_GEMINI_BASE_URL", "/gemini"),), ("GEMINI_API_KEY", "GOOGLE_API_KEY")
-    ),
-    Client(
-        "vertex",
-        (("GOOGLE_VERTEX_BASE_URL", "/vertex"), ("ANTHROPIC_VERTEX_BASE_URL", "/vertex/v1")),
-    ),
-    Client(
-        "bedrock",
-        (
-            ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "/bedrock"),
-            ("ANTHROPIC_BEDROCK_BASE_URL", "/bedrock"),
-        ),
-    ),
-    Client("cohere", (("CO_API_URL", "/cohere"),), ("CO_API_KEY",)),
-    Client("groq", (("GROQ_BASE_URL", "/groq"),), ("GROQ_API_KEY",)),
-    Client("cerebras", (("CEREBRAS_BASE_URL", "/cerebras"),), ("CEREBRAS_API_KEY",)),
-    Client("together", (("TOGETHER_BASE_URL", "/together"),), ("TOGETHER_API_KEY",)),
-    Client("azure", (("AZURE_OPENAI_ENDPOINT", "/azure"),), ("AZURE_OPENAI_API_KEY",)),
-)
-"""Source: the environment that each provider's Python client reads."""
-
-_NEEDS_UPSTREAM = frozenset(("azure",))
-"""Providers without a base URL of their own."""
 
 
 def exec_(
@@ -186,24 +139,24 @@ def command_environment(
 ) -> dict[str, str]:
     """`environ` as the command gets it: official clients find the proxy at `address`, also where
     an HTTP proxy is set, and have a key to start with where theirs isn't looked at."""
-    from llm_cache.wire.registry import by_name
+    from llm_cache.wire.registry import PROVIDERS
 
     found = dict(environ)
     keyless = settings.mode == "replay" and settings.scope == "shared"
-    for client in CLIENTS:
-        upstream = settings.upstream or settings.upstreams.get(client.provider)
-        provider = by_name(client.provider)
-        if provider is None or (client.provider in _NEEDS_UPSTREAM and upstream is None):
-            continue
+    for provider in PROVIDERS:
+        client = provider.clients
+        upstream = settings.upstream or settings.upstreams.get(provider.name)
+        if not (provider.base_url or upstream):
+            continue  # it isn't led to a proxy that knows no way on
         for name, path in client.urls:
             if upstream is None and _leads_elsewhere(environ.get(name, ""), settings):
                 host = urlsplit(environ[name]).hostname
                 note(
                     f"{name} led to {printable(str(host))}; the proxy asks {provider.base_url} "
-                    f"unless CACHE_UPSTREAM_{client.provider.upper()} is set"
+                    f"unless {provider.upstream_setting} is set"
                 )
             found[name] = address + path
-        own = client.provider in settings.real_keys
+        own = provider.name in settings.real_keys
         if own and settings.auth_token:
             found |= dict.fromkeys(client.keys[:1], settings.auth_token)
         elif (own or keyless) and not any(environ.get(name) for name in client.keys):

@@ -19,15 +19,13 @@ from llm_cache.host import configure
 from llm_cache.host import real_keys as keys
 from llm_cache.host.configure import Answers, Present
 from llm_cache.settings import check_value, is_loopback
-from llm_cache.wire.api_keys import FORMS
-from llm_cache.wire.registry import PROVIDERS
+from llm_cache.wire.registry import PROVIDERS, by_name
 
 T = TypeVar("T")
 
 _EVERYWHERE = "0.0.0.0"  # noqa: S104  # an answer; a token goes with it
-_TITLES = {"anthropic": "Anthropic", "openai": "OpenAI", "gemini": "Google Gemini"}
-_NO_KEYS_OF_OURS = ("vertex", "ollama", "vllm", "llamacpp", "lmstudio", "compatible")
-"""Providers that take no API key, or one of no provider's."""
+_FIRST = ("anthropic", "openai", "gemini")
+"""The providers that most people have a key of, in the order of the menu."""
 
 _DAY = 86400
 
@@ -133,10 +131,15 @@ def _ask_for_scope(now: Present, answers: dict[str, str | None]) -> None:
 
 def _ask_for_provider(now: Present, answers: Answers) -> str:
     kept = {*now.providers(), *(configure.provider_of(name) for name in answers)}
-    names = [one.name for one in PROVIDERS if one.name not in _NO_KEYS_OF_OURS]
-    names = [*_TITLES, *(name for name in names if name not in _TITLES)]
-    titles = {_TITLES.get(name, name) + (" (set)" if name in kept else ""): name for name in names}
+    names = [one.name for one in PROVIDERS if one.key_form is not None]
+    names = [*_FIRST, *(name for name in names if name not in _FIRST)]
+    titles = {_title(name) + (" (set)" if name in kept else ""): name for name in names}
     return _select("Of which provider?", titles, "anthropic")
+
+
+def _title(provider: str) -> str:
+    known = by_name(provider)
+    return provider if known is None else known.title
 
 
 def _ask_for_key(
@@ -152,7 +155,7 @@ def _ask_for_key(
     while True:
         how = next(iter(choices.values()))
         if len(choices) > 1:
-            how = _select(f"Which key of {_TITLES.get(provider, provider)}?", choices, how)
+            how = _select(f"Which key of {_title(provider)}?", choices, how)
         if how == "keep":
             return
         if how == "remove":
@@ -161,7 +164,7 @@ def _ask_for_key(
         if how == "take" and variable is not None:
             key = os.environ[variable].strip()
         else:
-            key = _password(f"{_TITLES.get(provider, provider)} API key:", _allowed(setting, now))
+            key = _password(f"{_title(provider)} API key:", _allowed(setting, now))
         if _is_wanted(now, answers, provider, key, check):
             answers[setting] = key
             return
@@ -176,7 +179,8 @@ def _is_wanted(now: Present, answers: Answers, provider: str, key: str, check: b
         _tell(f"That doesn't look right: {problem}.")
         if not _confirm("Use it all the same?", False):
             return False
-    form = FORMS.get(provider)
+    known = by_name(provider)
+    form = None if known is None else known.key_form
     if form is None or form.free_path is None or check is False:
         return True
     if check is None and not _confirm("Try it with one free call (lists models)?", True):

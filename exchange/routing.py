@@ -190,6 +190,8 @@ class Router:
             or self._settings.upstreams.get(provider.name)
             or provider.home(path, self._environ)
         )
+        if not base_url:
+            return Upstream.unset(provider.upstream_setting)
         if (upstream := self._upstreams.get(base_url)) is None:
             if len(self._upstreams) >= _REMEMBERED:
                 self._upstreams.clear()

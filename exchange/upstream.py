@@ -31,17 +31,24 @@ class UpstreamFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A base URL, taken apart once. `path` is the base path without a trailing slash."""
+    """A base URL, taken apart once. `path` is the base path without a trailing slash. `missing` is
+    the setting that would have named it, and isn't set: then there is no URL, and no call."""
 
     base_url: str
     url: httpx.URL
     path: bytes
+    missing: str = ""
 
     @classmethod
     def of(cls, base_url: str) -> Upstream:
         """From a checked base URL like `https://api.anthropic.com` or `http://gw:8080/claude`."""
         path = urlsplit(base_url).path.rstrip("/").encode("ascii")
         return cls(base_url.rstrip("/"), httpx.URL(base_url), path)
+
+    @classmethod
+    def unset(cls, setting: str) -> Upstream:
+        """That of a provider without a host of its own, while `setting` names none."""
+        return cls("", httpx.URL(""), b"", missing=setting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +102,8 @@ class Caller:
         `target` is path and query as the client sent them, without a provider prefix. Raises
         `UpstreamFailed` when no answer comes; leaving the block early closes the connection.
         """
-        if upstream.base_url.endswith(".invalid"):
-            raise UpstreamFailed(_not_set(upstream))
+        if upstream.missing:
+            raise UpstreamFailed(f"no upstream is set for this provider: set {upstream.missing}")
         request = httpx.Request(
             method,
             upstream.url,
@@ -152,12 +159,6 @@ def _head(raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     if any(name == b"transfer-encoding" for name, _ in headers):
         return [header for header in headers if header[0] != b"content-length"]
     return headers
-
-
-def _not_set(upstream: Upstream) -> str:
-    """What to do about a provider without a host of its own: its base URL names the setting."""
-    name = upstream.base_url.partition("://")[2].partition("-is-not-set")[0]
-    return f"no upstream is set for this provider: set {name.replace('-', '_').upper()}"
 
 
 def _explain(error: Exception, upstream: Upstream) -> str:

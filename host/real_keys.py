@@ -13,7 +13,7 @@ from llm_cache.errors import LlmCacheError
 from llm_cache.exchange.routing import Route, Router
 from llm_cache.exchange.upstream import Caller, UpstreamFailed
 from llm_cache.settings import Settings
-from llm_cache.wire.api_keys import FORMS, wrong_form
+from llm_cache.wire.api_keys import wrong_form
 from llm_cache.wire.registry import by_name, is_providers_own
 
 Verdict = Literal["accepted", "refused", "unknown"]
@@ -24,16 +24,19 @@ _CHECK_SEC = 20.0
 def form_problem(settings: Settings, provider: str, key: str) -> str | None:
     """Why `key` can't be right where these settings send it; None when it can."""
     route = _route(settings, provider, "/v1/models")
-    if route is None or not is_providers_own(route.upstream.base_url):
+    if route is None:
+        return None
+    upstream = route.upstream
+    if not upstream.missing and not is_providers_own(upstream.base_url):
         return None  # a gateway's or a local server's keys can look like anything
-    return wrong_form(provider, key)
+    return wrong_form(route.provider, key)
 
 
 def ask_with(settings: Settings, provider: str, key: str) -> tuple[Verdict, str]:
     """Ask the provider's upstream for something that is free, with this key; what it said, for the
     person who waits. Raises LlmCacheError when nothing is known to ask for."""
-    form = FORMS.get(provider)
     known = by_name(provider)
+    form = None if known is None else known.key_form
     route = (
         None if form is None or not form.free_path else _route(settings, provider, form.free_path)
     )

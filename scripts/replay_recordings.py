@@ -57,7 +57,7 @@ _PROVIDERS = (
     ("aiplatform.", "vertex"),
     ("bedrock-runtime.", "bedrock"),
     ("bedrock-mantle.", "mantle"),
-    *((urlsplit(provider.base_url).netloc, provider.name) for provider in PROVIDERS),
+    *((urlsplit(one.base_url).netloc, one.name) for one in PROVIDERS if one.base_url),
 )
 """Beginnings of host names and the provider that answers there."""
 _ENDINGS = (("-aiplatform.googleapis.com", "vertex"), (".azure.com", "azure"))

@@ -70,6 +70,22 @@ class JsonWatcher:
         return self._judge(doc)
 
 
+DONE: Final = b"[DONE]"
+"""What many servers send as the last event's data, some of them in everybody's format."""
+
+
+def is_foreign(event: Event, doc: object, *own: str) -> bool:
+    """True for an event that a host adds to a format under a name of its own (Vertex's
+    `vertex_event`): it decides nothing. `own`: how names and types of the format's events begin.
+    `doc` is what the event holds; one that tells of an error is nobody's to skip.
+    """
+    kind = doc.get("type") if isinstance(doc, dict) else None
+    told = kind if isinstance(kind, str) else event.name.decode("utf-8", "replace")
+    if told in ("", "message", "error") or told.startswith(own):
+        return False
+    return not (isinstance(doc, dict) and doc.get("error"))
+
+
 class EventWatcher(ABC):
     """Follows a stream of server-sent events. A provider's subclass reads each one in `_take` and
     sets `_reason` when the answer can't be complete any more, `_stopped` at its last event."""

@@ -150,7 +150,7 @@ def _rates(name: str, value: Any) -> Rates:
     for field, number in numbers.items():
         if (
             isinstance(number, bool)
-            or not isinstance(number, int | float)
+            or not isinstance(number, int | float | Decimal)
             or not math.isfinite(number)
             or number < 0
         ):

@@ -77,13 +77,49 @@ class Endpoint:
     price_ids: tuple[str, ...] = field(default=(), compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class KeyForm:
+    """How a provider's API keys begin, and the path of an operation that needs one and costs
+    nothing.
+
+    The beginnings are those of what the provider gives out today; (): its keys have no form of
+    their own. `free_path` is without the provider prefix, None when there is no such operation;
+    `headers` are what it needs besides the key. Source: each provider's API reference,
+    "Authentication" and "List models".
+    """
+
+    prefixes: tuple[str, ...] = ()
+    free_path: str | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClientVariables:
+    """The environment that a provider's official clients read.
+
+    `urls`: the variables with a base URL, each with the path at which the proxy plays what the
+    client takes for one. `keys`: where its API key is looked for, first the one to set when there
+    is none. Source: the clients themselves.
+    """
+
+    urls: tuple[tuple[str, str], ...] = ()
+    keys: tuple[str, ...] = ()
+
+
 class Provider(ABC):
     """One LLM API. Instances hold no state; every method is pure."""
 
     name: str
     """Route prefix and label: `anthropic`."""
+    title: str
+    """What its maker calls it: `Google Gemini`."""
     base_url: str
-    """Where requests go when no setting says otherwise."""
+    """Where requests go when no setting says otherwise; "" when only a setting can say it: each
+    customer has a host of its own."""
+    key_form: KeyForm | None = KeyForm()
+    """The form of its API keys; None when it takes none, or what somebody else made up."""
+    clients: ClientVariables = ClientVariables()
+    """How its clients are led to the proxy."""
     key_setting: str
     """The setting with the real key: `ANTHROPIC_API_KEY_REAL`."""
     credential_headers: frozenset[bytes]
@@ -148,14 +184,19 @@ class Provider(ABC):
     def request_model(self, endpoint: Endpoint, path: str, doc: Json) -> str | None:
         """The model the request names."""
 
+    @property
+    def upstream_setting(self) -> str:
+        """The setting that says where its requests go: `CACHE_UPSTREAM_ANTHROPIC`."""
+        return f"CACHE_UPSTREAM_{self.name.upper()}"
+
     def is_signature(self, name: bytes, value: bytes) -> bool:
         """True for a header that belongs to a request's signature. It never goes upstream: it ends
         at the proxy, which signs anew (see `signed`)."""
         return False
 
     def home(self, path: str, environ: Mapping[str, str]) -> str:
-        """The base URL for requests to `path` when no setting says otherwise. `environ` is the
-        process's environment, where a cloud's region may be named."""
+        """The base URL for requests to `path` when no setting says otherwise, "" when there is
+        none. `environ` is the process's environment, where a cloud's region may be named."""
         return self.base_url
 
     def header_usage(self, fields: Mapping[bytes, bytes]) -> Usage | None:
@@ -181,6 +222,11 @@ class Provider(ABC):
     def as_plain(self, endpoint: Endpoint, body: bytes) -> bytes | None:
         """The streamed answer `body` as a plain one, None as for `as_stream`."""
         return None
+
+    def leans_on(self, endpoint: Endpoint, doc: Json) -> str:
+        """What the parsed request leans on that changes from elsewhere, so that its answer must not
+        be stored ("part of a conversation that goes on"); "" when all that decides is in it."""
+        return ""
 
     def error_shape(self, endpoint: Endpoint) -> Provider:
         """Whose errors the clients of this operation know: those of its own format."""

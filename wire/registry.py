@@ -52,8 +52,8 @@ ANY_COMPATIBLE: Final = _BY_NAME["compatible"]
 """Who reads the bytes of a named upstream that no other provider's path or name tells of."""
 
 _OWN_DOMAINS: Final = tuple(
-    {f".{domain}" for provider in PROVIDERS for domain in provider.own_domains}
-    | {f".{urlsplit(provider.base_url).hostname}" for provider in PROVIDERS} - {".127.0.0.1"}
+    f".{domain}"
+    for domain in {*_BY_HOST, *(one for provider in PROVIDERS for one in provider.own_domains)}
 )
 
 

@@ -156,7 +156,7 @@ def test_an_error_event_anywhere_makes_a_stream_incomplete(place: int) -> None:
     "tail",
     [
         b"data: x\n\n",
-        b"data: [DONE]\n\n",
+        b"data: [DONE]\n\ndata: [DONE]\n\n",
         b"data: x",
         b"d",
         b"<html>\n",
@@ -267,7 +267,7 @@ def test_many_small_deltas_make_the_same_snippet_as_one() -> None:
     pieces = [delta("text_delta", text=char) for char in words]
     streamed = watch(START, block(0, "text", text=""), *pieces, STOP)[1].snippet
     assert streamed == " ".join(words.split())[:80]
-    body = {"type": "message", "content": [{"type": "text", "text": words}]}
+    body = {**MESSAGE, "content": [{"type": "text", "text": words}]}
     assert watch(json.dumps(body).encode(), kind="application/json")[1].snippet == streamed
 
 

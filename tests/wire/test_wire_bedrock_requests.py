@@ -65,7 +65,7 @@ def test_openais_and_anthropics_apis_at_bedrock_are_theirs() -> None:
     assert MANTLE.endpoint("POST", "/anthropic/v1/messages") == Endpoint("messages")
     assert MANTLE.endpoint("GET", "/v1/models") is None
     watcher = MANTLE.watch(Endpoint("messages"), 200, "application/json")
-    watcher.feed(b'{"type":"message","content":[],"model":"claude"}')
+    watcher.feed(b'{"type":"message","content":[],"stop_reason":"end_turn"}')
     assert watcher.close().complete
 
 

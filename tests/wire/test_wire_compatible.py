@@ -162,7 +162,7 @@ def test_what_hugging_face_has_no_price_for_costs_what_the_partner_says() -> Non
 
 
 def test_a_host_that_was_never_named_can_be_added_by_a_line() -> None:
-    host = Compatible("acme", "https://llm.acme.example", ("openai",))
+    host = Compatible("acme", "Acme", "https://llm.acme.example", price_ids=("openai",))
     assert host.endpoint("POST", "/any/base/v9/chat/completions") == CHAT
     assert host.key_setting == "ACME_API_KEY_REAL"
     assert host.is_key_header(b"acme-model-version")

@@ -2,8 +2,9 @@
 
 Source: the API reference and "Streaming messages" at https://docs.anthropic.com/en/api/.
 A streamed answer is complete when a `message_stop` event was dispatched after a `message_start`,
-no `error` event came, and nothing followed; a JSON answer when it parses and is a `message`.
-What kind an event is comes from the `type` of its JSON, never from text that happens to be in it.
+no `error` event came, and nothing followed but pings and vLLM's `[DONE]`; a JSON answer when it
+parses, is a `message` and has its `stop_reason`. What kind an event is comes from the `type` of its
+JSON, never from text that happens to be in it; kinds that this API doesn't have decide nothing.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from llm_cache.wire.answers import (
+    DONE,
     EventWatcher,
     JsonWatcher,
     Refused,
     Snippet,
     count,
     error_reason,
+    is_foreign,
     media_type,
     objects,
     one_line,
@@ -28,9 +31,21 @@ from llm_cache.wire.answers import (
     text_or_none,
 )
 from llm_cache.wire.framing.sse import Event
-from llm_cache.wire.provider import Answer, Endpoint, Json, Provider, Usage, Watcher
+from llm_cache.wire.provider import (
+    Answer,
+    ClientVariables,
+    Endpoint,
+    Json,
+    KeyForm,
+    Provider,
+    Usage,
+    Watcher,
+)
 from llm_cache.wire.providers import anthropic_forms
 from llm_cache.wire.turns import last_turns
+
+_EVENTS: Final = ("message_", "content_block_", "ping")
+"""How the names of this API's events begin, `error` aside."""
 
 MESSAGES: Final = Endpoint("messages")
 COUNT_TOKENS: Final = Endpoint("count_tokens")
@@ -60,10 +75,15 @@ class Anthropic(Provider):
     """https://api.anthropic.com, and whatever speaks its Messages API."""
 
     name = "anthropic"
+    title = "Anthropic"
     base_url = "https://api.anthropic.com"
     key_setting = "ANTHROPIC_API_KEY_REAL"
     credential_headers = frozenset({b"x-api-key", b"authorization"})
     own_domains = ("anthropic.com",)
+    key_form = KeyForm(("sk-ant-",), "/v1/models", ((b"anthropic-version", b"2023-06-01"),))
+    clients = ClientVariables(
+        urls=(("ANTHROPIC_BASE_URL", ""),), keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+    )
 
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
         if any(name in headers for name in _TELLING_HEADERS):
@@ -142,6 +162,12 @@ class Anthropic(Provider):
 
     def as_plain(self, endpoint: Endpoint, body: bytes) -> bytes | None:
         return anthropic_forms.as_plain(body)
+
+    def leans_on(self, endpoint: Endpoint, doc: Json) -> str:
+        """A container that is named by its id holds what earlier requests left there."""
+        container = doc.get("container")
+        named = container.get("id") if isinstance(container, dict) else container
+        return "in a container that goes on" if endpoint == MESSAGES and named else ""
 
     def request_model(self, endpoint: Endpoint, path: str, doc: Json) -> str | None:
         model = doc.get("model")
@@ -233,6 +259,8 @@ def message_answer(doc: Json) -> Answer:
         return Answer(complete=False, reason=error_reason("error", doc.get("error")))
     if doc.get("type") != "message":
         return Answer(complete=False, reason="not a message")
+    if not doc.get("stop_reason"):  # "In non-streaming mode this value is always non-null."
+        return Answer(complete=False, reason="no stop_reason")
     snippet = _BlockSnippet()
     for block in _blocks(doc):
         snippet.begin_block(block)
@@ -270,6 +298,7 @@ class _StreamWatcher(EventWatcher):
         self._model: str | None = None
         self._usage: Json | None = None
         self._snippet = _BlockSnippet()
+        self._closed = False
 
     def _unended(self) -> str:
         return "no message_stop" if self._started else "no message_start"
@@ -286,6 +315,9 @@ class _StreamWatcher(EventWatcher):
     def _take(self, event: Event) -> None:
         if self._started and not self._stopped and self._is_dull(event):
             return
+        if event.data.strip() == DONE and self._stopped and not self._closed:
+            self._closed = True  # vLLM ends this stream as it ends a chat's
+            return
         try:
             doc = parsed(event.data)
         except ValueError:
@@ -294,6 +326,8 @@ class _StreamWatcher(EventWatcher):
         if event.name == b"error" or kind == "error":
             error = doc.get("error") if isinstance(doc, dict) else None
             self._reason = error_reason("error event", error)
+        elif is_foreign(event, doc, *_EVENTS):
+            pass
         elif not isinstance(kind, str) or not isinstance(doc, dict):
             self._reason = self._after_last if self._stopped else "an event is not JSON"
         elif kind == "ping":

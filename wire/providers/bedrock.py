@@ -16,7 +16,15 @@ from typing import Final
 from urllib.parse import unquote
 
 from llm_cache.wire.answers import JsonWatcher, Refused, media_type, member, objects, refused_type
-from llm_cache.wire.provider import Answer, Endpoint, Json, Usage, Watcher
+from llm_cache.wire.provider import (
+    Answer,
+    ClientVariables,
+    Endpoint,
+    Json,
+    KeyForm,
+    Usage,
+    Watcher,
+)
 from llm_cache.wire.providers import anthropic, openai
 from llm_cache.wire.providers.bedrock_answers import (
     Conversation,
@@ -69,6 +77,7 @@ class Aws(Host):
 
     signed = True
     own_domains = ("amazonaws.com", "amazonaws.com.cn", "api.aws")
+    key_form = KeyForm(("ABSK", "bedrock-api-key-"))
 
     def home(self, path: str, environ: Mapping[str, str]) -> str:
         region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ""
@@ -92,11 +101,18 @@ class Bedrock(Aws):
     us-east-1, unless `CACHE_UPSTREAM_BEDROCK` names a host."""
 
     name = "bedrock"
+    title = "Amazon Bedrock"
     service = "bedrock"
     base_url = "https://bedrock-runtime.us-east-1.amazonaws.com"
     key_setting = "BEDROCK_API_KEY_REAL"
     credential_headers = _SIGNATURE_HEADERS | {b"authorization"}
     price_ids = ("aws",)
+    clients = ClientVariables(
+        urls=(
+            ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "/bedrock"),
+            ("ANTHROPIC_BEDROCK_BASE_URL", "/bedrock"),
+        )
+    )
     guests: Mapping[str, Guest] = {
         openai.CHAT.name: Guest(_OPENAI, openai.CHAT),
         openai.RESPONSES.name: Guest(_OPENAI, openai.RESPONSES),
@@ -193,6 +209,7 @@ class Mantle(Aws):
     Reached by its name only, since its paths are theirs."""
 
     name = "mantle"
+    title = "Amazon Bedrock (Mantle)"
     service = "bedrock-mantle"
     base_url = "https://bedrock-mantle.us-east-1.api.aws"
     key_setting = "MANTLE_API_KEY_REAL"

@@ -47,7 +47,7 @@ def invoked(doc: Json, model: str | None) -> Answer:
     """The facts of an `invoke` answer, whoever made the model."""
     if doc.get("type") in ("message", "error"):
         return _named(anthropic.message_answer(doc), model)
-    if reason := _fault(doc):
+    if reason := _fault(doc) or _unfinished(doc):
         return Answer(complete=False, reason=reason)
     snippet = Snippet()
     _show(snippet, doc)
@@ -79,6 +79,21 @@ def _fault(doc: Json) -> str:
         if isinstance(kind := holder.get("__type"), str):
             return f"error: {one_line(kind)}"
     return "" if doc else "an empty answer"
+
+
+_STOPS: Final = ("completionReason", "finish_reason", "stopReason", "stop_reason")
+
+
+def _unfinished(doc: Json) -> str:
+    """Why a whole answer isn't finished: the maker's form has a reason to stop, and it is empty."""
+    parts = [doc]
+    for field in ("results", "outputs", "generations", "choices"):
+        parts += objects(doc.get(field))
+    for part in parts:
+        told = [part[name] for name in _STOPS if name in part]
+        if told and not any(told):
+            return "no reason to stop"
+    return ""
 
 
 # Answers in event streams

@@ -2,22 +2,26 @@
 
 A streamed answer is complete when `[DONE]` came after every choice that was begun, and at least
 one, had its `finish_reason`; when no error came in between; and when nothing followed. A JSON
-answer is complete when it parses, has its choices and tells of no error. A choice that was broken
-off (`error`, DeepSeek's `insufficient_system_resource`) isn't complete; one that reached its
-length limit (`length`) is.
+answer is complete when it parses, has its choices, each with its `finish_reason`, and tells of no
+error. A choice that was broken off (`error`, DeepSeek's `insufficient_system_resource`) isn't
+complete; one that reached its length limit (`length`) is. A host that ends otherwise says so
+(`ChatEnd`). An event with a name of the host's own and without choices decides nothing.
 Source: https://platform.openai.com/docs/api-reference/chat/object and .../chat/streaming;
 https://api-docs.deepseek.com/api/create-chat-completion; https://openrouter.ai/docs/api/reference/errors-and-debugging.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Final
 
 from llm_cache.wire.answers import (
+    DONE,
     EventWatcher,
     Snippet,
     count,
     error_reason,
+    is_foreign,
     member,
     objects,
     parsed,
@@ -26,11 +30,22 @@ from llm_cache.wire.answers import (
 from llm_cache.wire.framing.sse import Event
 from llm_cache.wire.provider import Answer, Json, Usage
 
-DONE: Final = b"[DONE]"
 _BROKEN_OFF: Final = ("error", "insufficient_system_resource")
 
 
-def choices_answer(doc: Json) -> Answer:
+class ChatEnd(Enum):
+    """What ends a host's chats."""
+
+    DONE = "[DONE]"
+    """As at OpenAI: `[DONE]`, after each choice has its `finish_reason`."""
+    LAST_CHUNK = "finish_reason and usage"
+    """The chunk with which every choice has its `finish_reason` and the usage is told; a `[DONE]`
+    may follow, and chunks without choices."""
+    DONE_ALONE = "[DONE] alone"
+    """`[DONE]`; there is never a `finish_reason`, in plain answers neither."""
+
+
+def choices_answer(doc: Json, end: ChatEnd = ChatEnd.DONE) -> Answer:
     """The facts of a `chat.completion` or `text_completion`."""
     if reason := told_error(doc):
         return Answer(complete=False, reason=reason)
@@ -45,6 +60,8 @@ def choices_answer(doc: Json) -> Answer:
             return Answer(complete=False, reason="a choice is not a message")
         if reason := _broken_off(choice):
             return Answer(complete=False, reason=reason)
+        if not choice.get("finish_reason") and end is not ChatEnd.DONE_ALONE:
+            return Answer(complete=False, reason="no finish_reason")
         if place == 0:
             _add_message(snippet, member(choice, "message"))
             snippet.add_text(choice.get("text"))
@@ -57,12 +74,13 @@ def choices_answer(doc: Json) -> Answer:
 
 
 class ChoicesWatcher(EventWatcher):
-    """Follows a stream of chunks up to its `[DONE]`."""
+    """Follows a stream of chunks up to its end, which is the host's."""
 
-    last = "[DONE]"
-
-    def __init__(self) -> None:
+    def __init__(self, end: ChatEnd = ChatEnd.DONE) -> None:
         super().__init__()
+        self.last = end.value
+        self._end = end
+        self._closed = False
         self._open: set[int] = set()  # choices that have begun and not finished
         self._finished: set[int] = set()
         self._shown: int | None = None  # the choice the snippet is of
@@ -71,25 +89,35 @@ class ChoicesWatcher(EventWatcher):
         self._snippet = Snippet()
 
     def _take(self, event: Event) -> None:
-        if self._stopped:
+        if event.data.strip() == DONE:
+            self._take_done()
+            return
+        try:
+            doc = parsed(event.data)
+        except ValueError:
+            doc = None
+        chunk = isinstance(doc, dict) and "choices" in doc
+        if event.name == b"error":
+            error = doc.get("error", doc) if isinstance(doc, dict) else None
+            self._reason = error_reason("error event", error)
+        elif not chunk and is_foreign(event, doc):
+            pass
+        elif self._closed or (self._stopped and isinstance(doc, dict) and doc.get("choices")):
             self._reason = self._after_last
-        elif event.data.strip() == DONE:
-            if not self._started or self._open:
-                self._reason = "[DONE] without a finish_reason"
-            self._stopped = True
+        elif not isinstance(doc, dict):
+            self._reason = self._after_last if self._stopped else "an event is not JSON"
         else:
-            try:
-                doc = parsed(event.data)
-            except ValueError:
-                doc = None
-            if event.name == b"error":
-                error = doc.get("error", doc) if isinstance(doc, dict) else None
-                self._reason = error_reason("error event", error)
-            elif not isinstance(doc, dict):
-                self._reason = "an event is not JSON"
-            else:
-                self._reason = told_error(doc)
-                self._take_chunk(doc)
+            self._reason = told_error(doc)
+            self._take_chunk(doc)
+            if self._end is ChatEnd.LAST_CHUNK and self._finished and not self._open:
+                self._stopped = self._usage is not None
+
+    def _take_done(self) -> None:
+        if self._closed:
+            self._reason = self._after_last
+        elif not self._started or (self._open and self._end is not ChatEnd.DONE_ALONE):
+            self._reason = "[DONE] without a finish_reason"
+        self._stopped = self._closed = True
 
     def _take_chunk(self, doc: Json) -> None:
         self._model = self._model or text_or_none(doc.get("model")) or None

@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from llm_cache.wire.answers import (
+    DONE,
     EventWatcher,
     JsonWatcher,
     Refused,
     Snippet,
     count,
     error_reason,
+    is_foreign,
     media_type,
     member,
     objects,
@@ -27,10 +29,17 @@ from llm_cache.wire.answers import (
     refused_type,
 )
 from llm_cache.wire.framing.sse import Event
-from llm_cache.wire.provider import Answer, Endpoint, Json, Usage, Watcher
+from llm_cache.wire.provider import (
+    Answer,
+    ClientVariables,
+    Endpoint,
+    Json,
+    KeyForm,
+    Usage,
+    Watcher,
+)
 from llm_cache.wire.providers import openai
 from llm_cache.wire.providers.chat import is_repeatable, keep_last_messages, map_messages, map_texts
-from llm_cache.wire.providers.choices import DONE
 from llm_cache.wire.providers.guests import Guest, Host
 
 CHAT: Final = Endpoint("chat")
@@ -49,6 +58,8 @@ _ROOTS: Final = (
     *("embed-jobs", "datasets", "connectors"),
 )
 _OPENAI_BASE: Final = "/compatibility/v1/"  # https://docs.cohere.com/docs/compatibility-api
+_EVENTS: Final = ("message-", "content-", "tool-", "citation-", "debug")
+"""How the names of its events begin, `error` aside."""
 _BROKEN_OFF: Final = ("ERROR", "ERROR_TOXIC", "ERROR_LIMIT", "USER_CANCEL", "TIMEOUT")
 
 
@@ -56,9 +67,12 @@ class Cohere(Host):
     """https://api.cohere.com."""
 
     name = "cohere"
+    title = "Cohere"
     base_url = "https://api.cohere.com"
     key_setting = "COHERE_API_KEY_REAL"
     credential_headers = frozenset({b"authorization"})
+    key_form = KeyForm(free_path="/v1/models")
+    clients = ClientVariables(urls=(("CO_API_URL", "/cohere"),), keys=("CO_API_KEY",))
     guests: Mapping[str, Guest] = {
         endpoint.name: Guest(openai.OpenAI(), endpoint)
         for endpoint in (openai.CHAT, openai.EMBEDDINGS)
@@ -174,6 +188,8 @@ class _ChatWatcher(EventWatcher):
         kind = doc.get("type") if isinstance(doc, dict) else None
         if event.name == b"error" or kind == "error":
             self._reason = "error event"
+        elif is_foreign(event, doc, *_EVENTS):
+            pass
         elif self._stopped:
             self._reason = self._after_last
         elif not isinstance(doc, dict) or not isinstance(kind, str):

@@ -14,21 +14,41 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from llm_cache.wire.provider import Endpoint, Json
+from llm_cache.wire.provider import ClientVariables, Endpoint, Json, KeyForm
+from llm_cache.wire.providers.choices import ChatEnd
 from llm_cache.wire.providers.openai import OpenAIHost
 
 ANYONES_PRICE: Final = (None,)
+_OWN_KEYS: Final = KeyForm()
+_NO_VARIABLES: Final = ClientVariables()
 
 
 class Compatible(OpenAIHost):
-    """One such host. `price_ids` are the names of its price list, `(None,)` the prices of whoever
-    made the model, for a gateway that passes them on."""
+    """One such host. `key_form` None: it takes no key of its own. `price_ids` are the names of its
+    price list, `(None,)` the prices of whoever made the model, for a gateway that passes them on.
+    """
 
-    def __init__(self, name: str, base_url: str, price_ids: tuple[str | None, ...] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        base_url: str,
+        *,
+        key_form: KeyForm | None = _OWN_KEYS,
+        clients: ClientVariables = _NO_VARIABLES,
+        price_ids: tuple[str | None, ...] = (),
+        own_domains: tuple[str, ...] = (),
+        chat_end: ChatEnd = ChatEnd.DONE,
+    ) -> None:
         self.name = name
+        self.title = title
         self.base_url = base_url
         self.key_setting = f"{name.upper()}_API_KEY_REAL"
+        self.key_form = key_form
+        self.clients = clients
         self.price_ids = price_ids
+        self.own_domains = own_domains
+        self.chat_end = chat_end
         self._own_headers = f"{name}-".encode()
 
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
@@ -78,23 +98,66 @@ class Mistral(Compatible):
 
 
 HOSTS: Final = (
-    Mistral("mistral", "https://api.mistral.ai"),
-    Compatible("groq", "https://api.groq.com"),
-    Compatible("deepseek", "https://api.deepseek.com"),
-    Compatible("openrouter", "https://openrouter.ai"),
-    Compatible("cerebras", "https://api.cerebras.ai"),
-    Compatible("together", "https://api.together.xyz"),
-    Compatible("xai", "https://api.x.ai", ("x-ai",)),
-    Compatible("fireworks", "https://api.fireworks.ai"),
-    HuggingFace("huggingface", "https://router.huggingface.co"),
-    Compatible("perplexity", "https://api.perplexity.ai"),
-    Compatible("moonshot", "https://api.moonshot.ai", ("moonshotai",)),
-    Compatible("zai", "https://api.z.ai"),
-    Compatible("crusoe", "https://api.inference.crusoecloud.com"),
-    Compatible("voyage", "https://api.voyageai.com", ("voyageai",)),
-    Compatible("vllm", "http://127.0.0.1:8000"),
-    Compatible("llamacpp", "http://127.0.0.1:8080"),
-    Compatible("lmstudio", "http://127.0.0.1:1234"),
-    Compatible("compatible", "https://cache-upstream-compatible-is-not-set.invalid", ANYONES_PRICE),
+    Mistral(
+        "mistral", "Mistral AI", "https://api.mistral.ai", key_form=KeyForm(free_path="/v1/models")
+    ),
+    Compatible(
+        *("groq", "Groq", "https://api.groq.com"),
+        key_form=KeyForm(("gsk_",), "/openai/v1/models"),
+        clients=ClientVariables((("GROQ_BASE_URL", "/groq"),), ("GROQ_API_KEY",)),
+    ),
+    Compatible(
+        *("deepseek", "DeepSeek", "https://api.deepseek.com"),
+        key_form=KeyForm(("sk-",), "/models"),
+    ),
+    Compatible(
+        *("openrouter", "OpenRouter", "https://openrouter.ai"),
+        key_form=KeyForm(("sk-or-",), "/api/v1/key"),  # its list of models needs no key
+    ),
+    Compatible(
+        *("cerebras", "Cerebras", "https://api.cerebras.ai"),
+        key_form=KeyForm(("csk-",), "/v1/models"),
+        clients=ClientVariables((("CEREBRAS_BASE_URL", "/cerebras"),), ("CEREBRAS_API_KEY",)),
+    ),
+    Compatible(
+        *("together", "Together AI", "https://api.together.xyz"),
+        key_form=KeyForm(free_path="/v1/models"),
+        clients=ClientVariables((("TOGETHER_BASE_URL", "/together"),), ("TOGETHER_API_KEY",)),
+    ),
+    Compatible(
+        *("xai", "xAI", "https://api.x.ai"),
+        key_form=KeyForm(("xai-",), "/v1/models"),
+        price_ids=("x-ai",),
+    ),
+    Compatible(
+        *("fireworks", "Fireworks AI", "https://api.fireworks.ai"),
+        key_form=KeyForm(("fw_",), "/inference/v1/models"),
+    ),
+    HuggingFace(
+        *("huggingface", "Hugging Face", "https://router.huggingface.co"),
+        key_form=KeyForm(("hf_",)),
+    ),
+    Compatible(
+        *("perplexity", "Perplexity", "https://api.perplexity.ai"),
+        key_form=KeyForm(("pplx-",)),
+        chat_end=ChatEnd.LAST_CHUNK,  # https://docs.perplexity.ai/guides/streaming-responses
+    ),
+    Compatible(
+        *("moonshot", "Moonshot AI", "https://api.moonshot.ai"),
+        key_form=KeyForm(("sk-",), "/v1/models"),
+        price_ids=("moonshotai",),
+    ),
+    Compatible("zai", "Z.ai", "https://api.z.ai"),
+    Compatible("crusoe", "Crusoe", "https://api.inference.crusoecloud.com"),
+    Compatible("voyage", "Voyage AI", "https://api.voyageai.com", price_ids=("voyageai",)),
+    Compatible(
+        *("snowflake", "Snowflake Cortex", ""),  # each account has a host of its own
+        own_domains=("snowflakecomputing.com",),
+        chat_end=ChatEnd.DONE_ALONE,
+    ),
+    Compatible("vllm", "vLLM", "http://127.0.0.1:8000", key_form=None),
+    Compatible("llamacpp", "llama.cpp", "http://127.0.0.1:8080", key_form=None),
+    Compatible("lmstudio", "LM Studio", "http://127.0.0.1:1234", key_form=None),
+    Compatible(*("compatible", "OpenAI-compatible", ""), key_form=None, price_ids=ANYONES_PRICE),
 )
 """In the order of the documentation. A local server's answers have no price."""

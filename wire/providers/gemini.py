@@ -23,6 +23,7 @@ from llm_cache.wire.answers import (
     Snippet,
     count,
     error_reason,
+    is_foreign,
     media_type,
     member,
     objects,
@@ -32,7 +33,15 @@ from llm_cache.wire.answers import (
 )
 from llm_cache.wire.framing.json_array import ArrayParser
 from llm_cache.wire.framing.sse import Event
-from llm_cache.wire.provider import Answer, Endpoint, Json, Usage, Watcher
+from llm_cache.wire.provider import (
+    Answer,
+    ClientVariables,
+    Endpoint,
+    Json,
+    KeyForm,
+    Usage,
+    Watcher,
+)
 from llm_cache.wire.providers import openai
 from llm_cache.wire.providers.guests import Guest, Host
 from llm_cache.wire.turns import last_turns
@@ -85,6 +94,7 @@ class Gemini(Host):
     """https://generativelanguage.googleapis.com."""
 
     name = "gemini"
+    title = "Google Gemini"
     base_url = "https://generativelanguage.googleapis.com"
     key_setting = "GEMINI_API_KEY_REAL"
     credential_headers = frozenset({b"x-goog-api-key", b"authorization"})
@@ -95,6 +105,10 @@ class Gemini(Host):
         b"oauth_token": b"",
     }
     own_domains = ("googleapis.com",)
+    key_form: KeyForm | None = KeyForm(("AIza", "AQ."), "/v1beta/models")
+    clients: ClientVariables = ClientVariables(
+        urls=(("GOOGLE_GEMINI_BASE_URL", "/gemini"),), keys=("GEMINI_API_KEY", "GOOGLE_API_KEY")
+    )
     price_ids = ("google",)
     guests: Mapping[str, Guest] = {
         openai.CHAT.name: Guest(openai.OpenAI(), openai.CHAT),
@@ -261,7 +275,8 @@ class _Chunks(EventWatcher):
         except ValueError:
             doc = None
         if not isinstance(doc, dict):
-            self._reason = "an event is not a JSON object"
+            if not is_foreign(event, doc):
+                self._reason = "an event is not a JSON object"
         elif doc.get("error") is not None:
             self._reason = error_reason("error in the stream", doc["error"])
         else:

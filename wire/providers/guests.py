@@ -86,6 +86,10 @@ class Host(Provider):
             return guest.provider.is_deterministic(guest.endpoint, doc)
         return self.own_is_deterministic(endpoint, doc)
 
+    def leans_on(self, endpoint: Endpoint, doc: Json) -> str:
+        guest = self.guest(endpoint, doc)
+        return "" if guest is None else guest.provider.leans_on(guest.endpoint, doc)
+
     def request_model(self, endpoint: Endpoint, path: str, doc: Json) -> str | None:
         named = doc.get("model")
         return endpoint.model or (named if isinstance(named, str) else None)

@@ -47,7 +47,7 @@ class Ollama(Compatible):
     """http://127.0.0.1:11434, and https://ollama.com when `CACHE_UPSTREAM_OLLAMA` says so."""
 
     def __init__(self) -> None:
-        super().__init__("ollama", "http://127.0.0.1:11434")
+        super().__init__("ollama", "Ollama", "http://127.0.0.1:11434", key_form=None)
 
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
         return path in _OWN_PATHS

@@ -27,14 +27,29 @@ from llm_cache.wire.answers import (
     refused_type,
     text_or_none,
 )
-from llm_cache.wire.provider import Answer, Endpoint, Json, Provider, Watcher
+from llm_cache.wire.provider import (
+    Answer,
+    ClientVariables,
+    Endpoint,
+    Json,
+    KeyForm,
+    Provider,
+    Watcher,
+)
 from llm_cache.wire.providers import anthropic, openai_forms
 from llm_cache.wire.providers.chat import is_repeatable, keep_last_messages, map_messages, map_texts
-from llm_cache.wire.providers.choices import ChoicesWatcher, choices_answer, token_usage, told_error
+from llm_cache.wire.providers.choices import (
+    ChatEnd,
+    ChoicesWatcher,
+    choices_answer,
+    token_usage,
+    told_error,
+)
 from llm_cache.wire.providers.guests import Guest, Host
 from llm_cache.wire.providers.responses import (
     ResponseWatcher,
     keep_last_input,
+    leans_on,
     map_response_texts,
     response_answer,
 )
@@ -71,10 +86,18 @@ class OpenAI(Provider):
     """https://api.openai.com."""
 
     name = "openai"
+    title = "OpenAI"
     base_url = "https://api.openai.com"
     key_setting = "OPENAI_API_KEY_REAL"
     credential_headers = frozenset({b"authorization", b"api-key"})
     own_domains: tuple[str, ...] = ("openai.com",)
+    chat_end: ChatEnd = ChatEnd.DONE
+    """What ends its chats and completions."""
+    key_form: KeyForm | None = KeyForm(("sk-",), "/v1/models")
+    clients: ClientVariables = ClientVariables(
+        urls=(("OPENAI_BASE_URL", "/openai/v1"), ("OPENAI_API_BASE", "/openai/v1")),
+        keys=("OPENAI_API_KEY",),
+    )
 
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
         parts = path.split("/")[1:]
@@ -98,9 +121,11 @@ class OpenAI(Provider):
             return Refused(f"status {status}")
         kind = media_type(content_type)
         if kind == "application/json":
+            if endpoint in (CHAT, COMPLETIONS):
+                return JsonWatcher(lambda doc: choices_answer(doc, self.chat_end))
             return JsonWatcher(_JUDGES[endpoint])
         if kind == "text/event-stream" and endpoint in (CHAT, COMPLETIONS):
-            return ChoicesWatcher()
+            return ChoicesWatcher(self.chat_end)
         if kind == "text/event-stream" and endpoint == RESPONSES:
             return ResponseWatcher()
         return refused_type(content_type)
@@ -137,6 +162,9 @@ class OpenAI(Provider):
         if endpoint != CHAT or not isinstance(stream, bool | None):
             return None
         return stream is True
+
+    def leans_on(self, endpoint: Endpoint, doc: Json) -> str:
+        return leans_on(doc) if endpoint == RESPONSES else ""
 
     def as_stream(self, endpoint: Endpoint, doc: Json, body: bytes) -> bytes | None:
         wanted = member(doc, "stream_options").get("include_usage") is True
@@ -197,6 +225,11 @@ class OpenAIHost(Host, OpenAI):
     ) -> None:
         OpenAI.map_texts(self, endpoint, doc, system, message)
 
+    def leans_on(self, endpoint: Endpoint, doc: Json) -> str:
+        if endpoint.name in self.guests:
+            return super().leans_on(endpoint, doc)
+        return OpenAI.leans_on(self, endpoint, doc)
+
     def own_keep_last(self, endpoint: Endpoint, doc: Json, turns: int) -> bool:
         return OpenAI.keep_last(self, endpoint, doc, turns)
 
@@ -209,11 +242,16 @@ class Azure(OpenAIHost):
     the version of the API is in the query, and so in the key."""
 
     name = "azure"
-    base_url = "https://cache-upstream-azure-is-not-set.invalid"
+    title = "Azure OpenAI"
+    base_url = ""
     key_setting = "AZURE_API_KEY_REAL"
     own_domains = ("azure.com", "azure.us", "azure.cn")
     own_paths = ("/openai/deployments/",)  # how Azure's client asks, at any base URL
     price_ids = ("azure", "openai")
+    key_form = KeyForm()
+    clients = ClientVariables(
+        urls=(("AZURE_OPENAI_ENDPOINT", "/azure"),), keys=("AZURE_OPENAI_API_KEY",)
+    )
 
     def claims(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
         return path.startswith(self.own_paths)
@@ -281,8 +319,6 @@ def _list_answer(doc: Json, snippet: str) -> Answer:
 
 
 _JUDGES: Final = {
-    CHAT: choices_answer,
-    COMPLETIONS: choices_answer,
     RESPONSES: response_answer,
     INPUT_TOKENS: _counted_answer,
     EMBEDDINGS: _embeddings_answer,

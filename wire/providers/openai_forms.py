@@ -14,11 +14,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from llm_cache.wire.answers import parsed
+from llm_cache.wire.answers import DONE, parsed
 from llm_cache.wire.framing import strict_json
 from llm_cache.wire.framing.sse import EventParser
 from llm_cache.wire.provider import Json
-from llm_cache.wire.providers.choices import DONE
 
 _SHARED: Final[tuple[str, ...]] = ("id", "created", "model", "service_tier", "system_fingerprint")
 """What every chunk repeats of the completion."""

@@ -1,15 +1,16 @@
 """OpenAI's Responses API: the texts of its requests, and when its answers are whole.
 
 A streamed answer is complete with `response.completed`, a JSON answer when it is a `response`
-without an error, unless its status is `incomplete` (a length limit or a filter: the API itself
-calls it so), `failed`, `cancelled`, or `queued` or `in_progress`, which is all that a background
-request gets at first.
+without an error whose status is `completed`: not `incomplete` (a length limit or a filter: the API
+itself calls it so), `failed`, `cancelled`, or `queued` or `in_progress`, which is all that a
+background request gets at first.
 
 State kept by the provider. A request that names a `previous_response_id` is answered from it: the
 id is in the key, what it stands for never changes, and a follow-up to a replayed answer works as
 long as the provider keeps that answer (30 days; a default entry of ours lives 7). A `conversation`
 does change, with each request that names it, and the answer is added to it; so an answer that
-belongs to one is never stored.
+belongs to one is never stored. Nor is one of a code interpreter whose `container` is named: its
+files are what earlier requests left there.
 Source: https://platform.openai.com/docs/api-reference/responses and .../responses-streaming;
 https://platform.openai.com/docs/guides/conversation-state.
 """
@@ -20,18 +21,21 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from llm_cache.wire.answers import (
+    DONE,
     EventWatcher,
     Snippet,
     error_reason,
+    is_foreign,
     member,
     objects,
+    one_line,
     parsed,
     text_or_none,
 )
 from llm_cache.wire.framing.sse import Event
 from llm_cache.wire.provider import Answer, Json, Usage
 from llm_cache.wire.providers.chat import INSTRUCTION_ROLES, keep_last_of, map_texts
-from llm_cache.wire.providers.choices import DONE, token_usage
+from llm_cache.wire.providers.choices import token_usage
 
 _MESSAGE: Final = (None, "message")  # a message may leave its type out
 _UNFINISHED: Final = ("queued", "in_progress", "incomplete", "failed", "cancelled")
@@ -73,6 +77,8 @@ def keep_last_input(doc: Json, turns: int) -> bool:
 def response_answer(doc: Json) -> Answer:
     """The facts of a `response`."""
     reason = _unfit(doc)
+    if not reason and doc.get("status") != "completed":
+        reason = f"status {one_line(str(doc.get('status')))}"
     return Answer(
         complete=not reason,
         reason=reason,
@@ -104,6 +110,8 @@ class ResponseWatcher(EventWatcher):
         if event.name == b"error" or kind == "error":
             error = {} if not isinstance(doc, dict) else doc.get("error") or {**doc, "type": None}
             self._reason = error_reason("error event", error)
+        elif is_foreign(event, doc, "response."):
+            pass
         elif self._stopped:
             self._reason = self._after_last
         elif not isinstance(doc, dict) or not isinstance(kind, str):
@@ -135,7 +143,16 @@ def _unfit(doc: Json) -> str:
     if (status := doc.get("status")) in _UNFINISHED:
         details = member(doc, "incomplete_details").get("reason")
         return f"status {status}" + (f": {details}" if isinstance(details, str) else "")
-    return "part of a conversation that goes on" if doc.get("conversation") else ""
+    return leans_on(doc)
+
+
+def leans_on(doc: Json) -> str:
+    """What a request, or the answer that repeats its settings, leans on that changes elsewhere."""
+    if doc.get("conversation"):
+        return "part of a conversation that goes on"
+    if any(isinstance(tool.get("container"), str) for tool in objects(doc.get("tools"))):
+        return "in a container that goes on"
+    return ""
 
 
 def _snippet(doc: Json) -> str:

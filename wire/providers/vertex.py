@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from llm_cache.wire.answers import JsonWatcher, Refused, error_reason, media_type, member, objects
-from llm_cache.wire.provider import Answer, Endpoint, Json, Usage, Watcher
+from llm_cache.wire.provider import Answer, ClientVariables, Endpoint, Json, Usage, Watcher
 from llm_cache.wire.providers import anthropic, openai
 from llm_cache.wire.providers.gemini import OPERATIONS, Gemini
 from llm_cache.wire.providers.guests import Guest
@@ -41,9 +41,14 @@ class Vertex(Gemini):
     """https://{region}-aiplatform.googleapis.com. The client's OAuth token passes through."""
 
     name = "vertex"
+    title = "Google Vertex AI"
     base_url = "https://aiplatform.googleapis.com"
     key_setting = "VERTEX_API_KEY_REAL"
     price_ids = ("google",)
+    key_form = None  # an OAuth token, which lives an hour
+    clients = ClientVariables(
+        urls=(("GOOGLE_VERTEX_BASE_URL", "/vertex"), ("ANTHROPIC_VERTEX_BASE_URL", "/vertex/v1"))
+    )
     guests: Mapping[str, Guest] = {
         CLAUDE: Guest(anthropic.Anthropic(), anthropic.MESSAGES),
         CLAUDE_COUNT_TOKENS: Guest(anthropic.Anthropic(), anthropic.COUNT_TOKENS),
