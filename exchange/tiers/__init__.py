@@ -54,11 +54,14 @@ class Found:
 class Tiers:
     """The active tiers of one exchange. Everything here may block: it is for worker threads."""
 
-    def __init__(self, settings: Settings, rules: Rules) -> None:
+    def __init__(
+        self, settings: Settings, rules: Rules, budget_sec: float = NORMALIZE_BUDGET_SEC
+    ) -> None:
         tiers = [tier for kind in TIERS if (tier := kind.active(settings, rules)) is not None]
         self._at_hand = tuple(tier for tier in tiers if not tier.reads_body)
         self._reading = tuple(tier for tier in tiers if tier.reads_body)
         self._rules = rules
+        self._budget_sec = budget_sec
         self.searches = rules.strips and bool(self._reading)
         """True when a key may take long: patterns have to search the request's texts."""
 
@@ -74,7 +77,7 @@ class Tiers:
         if doc is None or endpoint is None:
             return Keys(note=asked.why_unparsed)
         try:
-            normalize(asked.route.provider, endpoint, doc, self._rules, NORMALIZE_BUDGET_SEC)
+            normalize(asked.route.provider, endpoint, doc, self._rules, self._budget_sec)
             return self._keys(self._reading, asked, doc)
         except (NotNormal, ValueError) as error:
             return Keys(note=str(error))

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.keys import further_keys
 
-from llm_cache.wire.normalize import Rules, further_keys
+from llm_cache.wire.normalize import Rules
 from llm_cache.wire.providers.anthropic import COUNT_TOKENS, MESSAGES, Anthropic
 from llm_cache.wire.registry import PROVIDERS, by_name
 

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import cohere_wire as wire
 from support import openai_wire as gpt
+from support.keys import further_keys
 from support.openai_wire import event, tool_call
 
-from llm_cache.wire.normalize import Rules, further_keys
+from llm_cache.wire.normalize import Rules
 from llm_cache.wire.provider import Answer, Endpoint, Usage
 from llm_cache.wire.providers.cohere import CHAT, EMBED, RERANK, Cohere
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.keys import FurtherKeys, further_keys
 
 from llm_cache.errors import SettingsError
 from llm_cache.wire.framing import strict_json
 from llm_cache.wire.keys import exact_key
-from llm_cache.wire.normalize import FurtherKeys, Rules, further_keys
+from llm_cache.wire.normalize import Rules
 from llm_cache.wire.providers.anthropic import COUNT_TOKENS, MESSAGES, Anthropic
 
 PROVIDER = Anthropic()

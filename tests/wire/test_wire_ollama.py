@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.keys import further_keys
 
-from llm_cache.wire.normalize import Rules, further_keys
+from llm_cache.wire.normalize import Rules
 from llm_cache.wire.provider import Answer, Endpoint, Usage
 from llm_cache.wire.providers.ollama import OWN_CHAT, OWN_EMBED, OWN_GENERATE, Ollama
 from llm_cache.wire.providers.openai import CHAT

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from support.keys import further_keys
 
-from llm_cache.wire.normalize import Rules, further_keys
+from llm_cache.wire.normalize import Rules
 from llm_cache.wire.provider import Endpoint
 from llm_cache.wire.providers.openai import (
     CHAT,

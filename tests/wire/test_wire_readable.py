@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from support import anthropic_wire as wire
 from support import bedrock_wire, cohere_wire
 
-from llm_cache.wire.readable import reading as readable
-from llm_cache.wire.readable.reading import Part
+from llm_cache.wire import readable
+from llm_cache.wire.provider import Endpoint
+from llm_cache.wire.providers.anthropic import Anthropic
+from llm_cache.wire.readable import Part
+from llm_cache.wire.registry import PROVIDERS, by_name
 
 TYPES = (
     *("text/event-stream", "application/json", "application/x-ndjson"),
@@ -280,7 +283,6 @@ def test_pretty_leaves_nothing_out_and_raw_is_the_bytes() -> None:
         ("gemini", "generate_content", {"contents": [{"parts": [{"text": "Hallo"}]}]}, "Hallo"),
         ("openai", "responses", {"instructions": "no", "input": "yes"}, "yes"),
         ("openai", "embeddings", {"input": ["one", "two"]}, "one"),
-        ("nobody", "messages", {"messages": [{"role": "user", "content": "x"}]}, ""),
         ("anthropic", "messages", {"messages": 3}, ""),
         ("anthropic", "messages", {"messages": [{"role": "user", "content": "\x1b[2Jx"}]}, " [2Jx"),
         ("anthropic", "messages", {"messages": [{"role": "user", "content": "w" * 99}]}, "w" * 80),
@@ -289,7 +291,9 @@ def test_pretty_leaves_nothing_out_and_raw_is_the_bytes() -> None:
 def test_the_first_words_are_the_persons(
     provider: str, endpoint: str, doc: Any, words: str
 ) -> None:
-    assert readable.prompt(provider, endpoint, wire.dump(doc)) == words
+    known = by_name(provider)
+    assert known is not None
+    assert readable.prompt(known, Endpoint(endpoint), doc) == words
 
 
 def test_what_an_agent_puts_before_the_prompt_is_not_the_prompt() -> None:
@@ -297,8 +301,8 @@ def test_what_an_agent_puts_before_the_prompt_is_not_the_prompt() -> None:
         wire.text_block("<system-reminder>\nToday is Monday.\n</system-reminder>"),
         wire.text_block("Fix the bug."),
     ]
-    body = wire.dump({"messages": [{"role": "user", "content": blocks}]})
-    assert readable.prompt("anthropic", "messages", body) == "Fix the bug."
+    doc = {"messages": [{"role": "user", "content": blocks}]}
+    assert readable.prompt(Anthropic(), Endpoint("messages"), doc) == "Fix the bug."
 
 
 def test_reading_a_stream_costs_what_its_length_says() -> None:
@@ -357,6 +361,9 @@ JSON = st.recursive(
 
 @given(st.lists(JSON, max_size=4), st.sampled_from(TYPES))
 def test_json_of_any_form_has_something_to_show(docs: list[Any], content_type: str) -> None:
+    for doc in docs:
+        for provider in PROVIDERS if isinstance(doc, dict) else ():
+            assert len(readable.prompt(provider, Endpoint("messages"), doc)) <= 80
     for body in (events(*docs), wire.dump(docs), *map(wire.dump, docs)):
         for parts in (
             readable.answer(content_type, body),
@@ -364,8 +371,6 @@ def test_json_of_any_form_has_something_to_show(docs: list[Any], content_type: s
             readable.request(body),
         ):
             assert all(isinstance(part.text, str) for part in parts)
-        for provider in ("anthropic", "openai", "gemini", "bedrock", "cohere", "ollama"):
-            assert len(readable.prompt(provider, "messages", body)) <= 80
 
 
 @given(st.binary(max_size=200), st.sampled_from(TYPES))
