@@ -1,8 +1,9 @@
 """The keys beyond the exact one: normalized and suffix, and the rules of `normalize.json`.
 
-Everything is hashed but what is named here or stripped by a rule. A body that isn't a strict JSON
-object has no further key, and neither has one that can't be normalized within its time budget:
-then the exact key is all there is. No body and no pattern raises out of `further_keys`.
+Everything is hashed but what is named here, by a known agent's preset or by a rule. A body that
+isn't a strict JSON object has no further key, and neither has one that can't be normalized within
+its time budget: then the exact key is all there is. No body and no pattern raises out of
+`further_keys`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from llm_cache.errors import SettingsError
 from llm_cache.wire.framing import strict_json
 from llm_cache.wire.keys import tier_key
+from llm_cache.wire.presets import catalog
+from llm_cache.wire.presets.applying import apply_presets
 from llm_cache.wire.provider import Endpoint, Provider
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 PLACEHOLDER: Final = "<NORM>"
 """What each match of a rule becomes. Also a valid replacement template: no backslash."""
 
-_FIELDS: Final = ("system_strip", "message_strip", "suffix_only", "suffix_turns")
+_FIELDS: Final = ("system_strip", "message_strip", "presets", "suffix_only", "suffix_turns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Rules:
     message_strip: tuple[str, ...] = ()
     suffix_only: bool = False
     suffix_turns: int = 3
+    presets: tuple[str, ...] = ()
 
     @property
     def strips(self) -> bool:
@@ -68,9 +72,10 @@ class Rules:
         system, message = (
             _patterns(doc, field, wrong) for field in ("system_strip", "message_strip")
         )
+        presets = _presets(doc, wrong)
         if wrong:
             raise SettingsError.of_file(source, wrong)
-        return Rules(system, message, suffix_only, turns)
+        return Rules(system, message, suffix_only, turns, presets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +111,10 @@ def further_keys(
         doc = strict_json.parse(body)
         if not isinstance(doc, dict):
             return FurtherKeys(None, None, "the body is not a JSON object")
+        deadline = time.monotonic() + budget_sec
+        apply_presets(doc, body, rules.presets, deadline)
         provider.strip_volatile(endpoint, doc)
         if rules.strips:
-            deadline = time.monotonic() + budget_sec
             provider.map_texts(
                 endpoint,
                 doc,
@@ -124,17 +130,13 @@ def further_keys(
         if rules.suffix_only and provider.keep_last(endpoint, doc, rules.suffix_turns):
             tier = f"suffix {rules.suffix_turns}"
             suffix = tier_key(tier, prefix, strict_json.canonical(doc))
-    except _OverBudgetError as error:
+    except TimeoutError as error:
         return FurtherKeys(None, None, str(error))
     except ValueError as error:
         return FurtherKeys(None, None, f"the body is not strict JSON: {error}")
     except RecursionError:
         return FurtherKeys(None, None, "the body is nested too deeply")
     return FurtherKeys(normalized, suffix, either_form=either)
-
-
-class _OverBudgetError(Exception):
-    """The patterns took longer than the request may spend on them."""
 
 
 def _stripper(patterns: tuple[str, ...], field: str, deadline: float) -> Callable[[str], str]:
@@ -146,7 +148,7 @@ def _stripper(patterns: tuple[str, ...], field: str, deadline: float) -> Callabl
                     raise TimeoutError
                 text = _compiled(pattern).sub(PLACEHOLDER, text, timeout=left, concurrent=True)
             except TimeoutError:
-                raise _OverBudgetError(
+                raise TimeoutError(
                     f"{field}[{index}] {pattern!r} ran out of time on this body"
                 ) from None
         return text
@@ -160,6 +162,21 @@ def _compiled(pattern: str) -> regex.Pattern[str]:
     import regex  # type: ignore[import-untyped, unused-ignore]
 
     return regex.compile(pattern)
+
+
+def _presets(doc: dict[str, Any], wrong: list[str]) -> tuple[str, ...]:
+    """The presets that are named; what is wrong with them is added to `wrong`."""
+    named = doc.get("presets", [])
+    if not isinstance(named, list):
+        wrong.append(f"presets is {_shown(named)}, allowed: a list of names of presets")
+        return ()
+    allowed = catalog.names() if named else []
+    wrong += [
+        f"presets[{index}] is {_shown(name)}, allowed: {', '.join(allowed)}"
+        for index, name in enumerate(named)
+        if name not in allowed
+    ]
+    return tuple(named)
 
 
 def _patterns(doc: dict[str, Any], field: str, wrong: list[str]) -> tuple[str, ...]:

@@ -102,9 +102,13 @@ def _normalize(settings: Settings) -> Iterator[Finding]:
         name,
         "ok",
         f"valid JSON ({len(rules.system_strip)} system_strip, {len(rules.message_strip)} "
-        f"message_strip patterns; suffix_only={str(rules.suffix_only).lower()})",
+        f"message_strip patterns; suffix_only={str(rules.suffix_only).lower()}{_more(rules)})",
     )
     yield from _patterns(rules)
+
+
+def _more(rules: Rules) -> str:
+    return f"; presets {', '.join(rules.presets)}" if rules.presets else ""
 
 
 def _patterns(rules: Rules) -> Iterator[Finding]:
