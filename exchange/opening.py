@@ -36,13 +36,15 @@ def request_key(
     """The keys the proxy would use for a request with these settings: exact, and the further
     tiers'. Raises SettingsError, and ValueError for a path that isn't cacheable."""
     fields = merged_headers(headers)
-    route = Router(settings).route(method, target.encode("ascii"), fields)
+    rules = load_rules(settings)
+    router = Router(settings, ignored_headers=rules.ignored_headers)
+    route = router.route(method, target.encode("ascii"), fields)
     if route is None or route.endpoint is None:
         raise ValueError(f"{method} {target} is not a request that is cached")
     control = in_namespace(read_control(fields), settings.namespace.encode())
     prefix = route.key_prefix(headers, fields, control, shared=settings.scope == "shared")
     _, bare = cache_bypass(body)
     further = further_keys(
-        route.provider, route.endpoint, prefix, bare, load_rules(settings), NORMALIZE_BUDGET_SEC
+        route.provider, route.endpoint, prefix, bare, rules, NORMALIZE_BUDGET_SEC
     )
     return exact_key(prefix, bare), further

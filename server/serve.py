@@ -138,7 +138,7 @@ async def _serve(
     lane = FastLane(exchanges, max_body_bytes=settings.max_request_bytes)
     app = App(
         guard,
-        Router(settings),
+        Router(settings, ignored_headers=rules.ignored_headers),
         exchanges,
         own,
         journal,

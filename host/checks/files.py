@@ -108,7 +108,9 @@ def _normalize(settings: Settings) -> Iterator[Finding]:
 
 
 def _more(rules: Rules) -> str:
-    return f"; presets {', '.join(rules.presets)}" if rules.presets else ""
+    presets = f"; presets {', '.join(rules.presets)}" if rules.presets else ""
+    ignored = len(rules.ignore) + len(rules.ignored_headers)
+    return presets + (f"; {ignored} ignored" if ignored else "")
 
 
 def _patterns(rules: Rules) -> Iterator[Finding]:

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from llm_cache.wire.json_path import leave_out
+from llm_cache.wire.patterns import compiled
 from llm_cache.wire.presets.catalog import FieldRule, Preset, TextRule, groups_of, presets
 from llm_cache.wire.presets.texts import Text, has_shape, texts_of
 from llm_cache.wire.provider import Json
-
-if TYPE_CHECKING:
-    import regex  # type: ignore[import-untyped, unused-ignore]
 
 TAKEN: Final = "<NORM>"
 """What stands where something was taken out of a text."""
@@ -111,11 +108,11 @@ def _caught(pattern: str, text: str, offset: int, deadline: float) -> list[tuple
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
-    compiled = _compiled(pattern)
+    searched = compiled(pattern)
     return [
         (start + offset, end + offset)
-        for match in compiled.finditer(text, timeout=left, concurrent=True)
-        for group in range(1, compiled.groups + 1)
+        for match in searched.finditer(text, timeout=left, concurrent=True)
+        for group in range(1, searched.groups + 1)
         for start, end in match.spans(group)
     ]
 
@@ -131,7 +128,7 @@ def _strip_fields(rule: FieldRule, doc: Json) -> None:
                 continue
             value = holder[key]
             if rule.value and not (
-                isinstance(value, str) and _compiled(rule.value).fullmatch(value)
+                isinstance(value, str) and compiled(rule.value).fullmatch(value)
             ):
                 continue
             if rule.numbered:
@@ -144,11 +141,3 @@ def _fits(rule: FieldRule, holder: dict[str, Any]) -> bool:
     return all(holder.get(name) in values for name, values in rule.when.items()) and not any(
         holder.get(name) in values for name, values in rule.unless.items()
     )
-
-
-@lru_cache(maxsize=256)
-def _compiled(pattern: str) -> regex.Pattern[str]:
-    # Imported late: it costs a command's start-up, and only an agent's requests need it.
-    import regex  # type: ignore[import-untyped, unused-ignore]
-
-    return regex.compile(pattern)
