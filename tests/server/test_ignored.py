@@ -67,3 +67,12 @@ def test_a_second_run_of_claude_code_is_a_hit(numbered: Upstream, proxy: Any, ho
     assert label(one, claude_code(1)) == "MISS"
     assert label(one, claude_code(2)) == "HIT-NORM"
     assert label(one, claude_code(2, day="2026-11-26")) == "MISS"
+
+
+def test_labels_of_gateways_and_tracers_are_in_no_key(numbered: Upstream, proxy: Any) -> None:
+    one: Proxy = proxy()
+    assert label(one, asked(), cf_aig_metadata='{"id": 1}', x_portkey_config="pc-1") == "MISS"
+    assert label(one, asked(), cf_aig_metadata='{"id": 2}', x_portkey_config="pc-1") == "HIT"
+    assert label(one, asked(), helicone_request_id="9", x_portkey_config="pc-1") == "HIT"
+    assert label(one, asked(), cf_aig_metadata='{"id": 1}', x_portkey_config="pc-2") == "MISS"
+    assert numbered.calls[0].request.header("cf-aig-metadata") == '{"id": 1}'
