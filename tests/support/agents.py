@@ -67,7 +67,10 @@ def claude_code(
                 "type": "text",
                 "text": "Be brief.\n\n# Environment\nYou have been invoked in the following "
                 f"environment: \n - Primary working directory: {folder}\n - Is a git repository: "
-                f"true\n\n{GIT}M src/app.py\n\nRecent commits:\n{commit}",
+                "true\n\n# Scratchpad Directory\n\nIMPORTANT: Always use this scratchpad directory "
+                "for temporary files instead of `/tmp` or other system temp directories:\n"
+                f"`/tmp/claude-1000/{folder.replace('/', '-')}/{session}/scratchpad`\n\n"
+                f"{GIT}M src/app.py\n\nRecent commits:\n{commit}",
             },
         ],
         "messages": [

@@ -346,4 +346,4 @@ def test_a_spent_budget_is_told_with_the_rule_s_name() -> None:
     body = json.dumps(claude_code()).encode()
     keys = further_keys(Anthropic(), MESSAGES, b"p", body, Rules(), 0.0)
     assert keys.normalized is None
-    assert "preset claude-code: the rule 'sub-agent" in keys.note
+    assert "preset claude-code: the rule 'scratchpad' ran out of time" in keys.note
