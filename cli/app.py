@@ -24,6 +24,7 @@ from llm_cache.cli import (
     inspect,
     lifecycle,
     monitor,
+    presets,
     service,
     setup,
     stats,
@@ -59,6 +60,7 @@ for _name, _command in (
     ("key", inspect.key),
     ("price", inspect.price),
     ("usage", inspect.usage),
+    ("presets", presets.presets),
     ("demo", demo.demo),
 ):
     app.command(_name)(_command)

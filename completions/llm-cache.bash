@@ -62,7 +62,7 @@ _llm_cache() {
     case $path in
         '')
             options='-h --help --version'
-            words='on off restart stop run status stats monitor explore validate setup install uninstall key price usage demo exec completion'
+            words='on off restart stop run status stats monitor explore validate setup install uninstall key price usage presets demo exec completion'
             ;;
         'on')
             options='-h --help --port --host --upstream --mode --scope --log-level --verbose'
@@ -193,6 +193,10 @@ _llm_cache() {
                 --path) kind=files ;;
                 *) option= ;;
             esac
+            ;;
+        'presets')
+            options='-h --help --json'
+            kind=files
             ;;
         'demo')
             options='-h --help'

@@ -48,6 +48,7 @@ complete -c llm-cache -n __llm_cache_at -a uninstall -d 'Stop the proxy and take
 complete -c llm-cache -n __llm_cache_at -a key -d 'Print the key of a request (x-cache-key).'
 complete -c llm-cache -n __llm_cache_at -a price -d 'Print what a model costs, in US dollars.'
 complete -c llm-cache -n __llm_cache_at -a usage -d 'Print the tokens that an answer\'s body names.'
+complete -c llm-cache -n __llm_cache_at -a presets -d 'Show what is left out of the keys of known agents\' requests.'
 complete -c llm-cache -n __llm_cache_at -a demo -d 'Show the cache at work on this machine, with no key and no network.'
 complete -c llm-cache -n __llm_cache_at -a exec -d 'Run a command with a proxy of its own.'
 complete -c llm-cache -n __llm_cache_at -a completion -d 'Complete commands, options, keys and models with the Tab key.'
@@ -182,6 +183,11 @@ complete -c llm-cache -n '__llm_cache_in usage' -l provider -x -a 'anthropic azu
 complete -c llm-cache -n '__llm_cache_in usage' -l path -x -d 'Path the answer came from.'
 complete -c llm-cache -n '__llm_cache_in usage' -l json -d 'Print JSON for a script.'
 complete -c llm-cache -n '__llm_cache_in usage' -F
+
+complete -c llm-cache -n '__llm_cache_in presets' -s h -d 'Show how it is used.'
+complete -c llm-cache -n '__llm_cache_in presets' -l help -d 'Show how it is used.'
+complete -c llm-cache -n '__llm_cache_in presets' -l json -d 'Print JSON for a script.'
+complete -c llm-cache -n '__llm_cache_in presets' -F
 
 complete -c llm-cache -n '__llm_cache_in demo' -s h -d 'Show how it is used.'
 complete -c llm-cache -n '__llm_cache_in demo' -l help -d 'Show how it is used.'

@@ -105,7 +105,9 @@ def request_keys(
     is called, and why there are no more. Raises SettingsError, Refused for a wrong header, and
     ValueError for a path that isn't cacheable."""
     fields = merged_headers(headers)
-    route = Router(settings).route(method, target.encode("ascii"), fields)
+    rules = load_rules(settings)
+    router = Router(settings, ignored_headers=rules.ignored_headers)
+    route = router.route(method, target.encode("ascii"), fields)
     if route is None or route.endpoint is None:
         raise ValueError(f"{method} {target} is not a request that is cached")
     control = in_namespace(read_control(fields), settings.namespace.encode())
@@ -119,7 +121,7 @@ def request_keys(
         key=exact_key(prefix, bare),
         prefix=prefix,
     )
-    tiers = Tiers(settings, load_rules(settings))
+    tiers = Tiers(settings, rules)
     further = tiers.read(asked)
     keys = {Label.HIT: asked.key.hex()}
     for tier, key in further.found:  # the more exact one of two with one label

@@ -8,7 +8,7 @@ operations depend on the path alone and are remembered.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from urllib.parse import unquote
@@ -47,15 +47,20 @@ _MOST_BASES = 8
 class _KeyHeaders(dict[bytes, bool]):
     """Whether a header can change a provider's answer, asked of the provider once per name."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, ignored: Collection[bytes]) -> None:
         super().__init__()
         self._provider = provider
+        self._ignored = ignored
 
     def __missing__(self, name: bytes) -> bool:
-        answer = name not in ALL_CREDENTIALS and (
-            self._provider.is_key_header(name)
-            or is_gateway_header(name)
-            or looks_like_credential(name)
+        answer = (
+            name not in ALL_CREDENTIALS
+            and name not in self._ignored
+            and (
+                self._provider.is_key_header(name)
+                or is_gateway_header(name)
+                or looks_like_credential(name)
+            )
         )
         if len(self) < _REMEMBERED:
             self[name] = answer
@@ -122,15 +127,23 @@ class Route:
 
 
 class Router:
-    """The routes of one running proxy. Raises SettingsError for an upstream of a provider that
-    nobody knows."""
+    """The routes of one running proxy. `ignored_headers` are in no key. Raises SettingsError for an
+    upstream of a provider that nobody knows."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str] | None = None,
+        *,
+        ignored_headers: Collection[bytes] = (),
+    ) -> None:
         _check_names(settings)
         self._settings = settings
         self._environ = os.environ if environ is None else environ
         self._upstreams: dict[str, Upstream] = {}
-        self._key_headers = {provider.name: _KeyHeaders(provider) for provider in PROVIDERS}
+        self._key_headers = {
+            provider.name: _KeyHeaders(provider, ignored_headers) for provider in PROVIDERS
+        }
         self._remembered: dict[tuple[str, bytes, frozenset[bytes]], Route] = {}
 
     def known(self, method: str, target: bytes, fields: Mapping[bytes, bytes]) -> Route | None:

@@ -121,7 +121,7 @@ async def _serve(
     listeners = (heard.log, heard.latencies, heard.feed)
     async with open_exchange(settings, store, rules, prices, listeners) as exchange:
         lane = FastLane(exchange, max_body_bytes=settings.max_request_bytes)
-        app = _app(settings, store, exchange, heard, lane, address)
+        app = _app(settings, store, rules, exchange, heard, lane, address)
         await exchange.journal.all_time()  # which the log's sums go on from
         exchange.journal.info(
             f"llm-cache {__version__} listens on {address} "
@@ -139,6 +139,7 @@ async def _serve(
 def _app(
     settings: Settings,
     store: Store,
+    rules: Rules,
     exchange: Exchange,
     heard: Heard,
     lane: FastLane,
@@ -153,7 +154,7 @@ def _app(
     own = OwnEndpoints(settings, store, exchange.journal, exchange, heard, address=address)
     return App(
         guard,
-        Router(settings),
+        Router(settings, ignored_headers=rules.ignored_headers),
         exchange,
         own,
         exchange.journal,

@@ -77,7 +77,8 @@ class Tiers:
         if doc is None or endpoint is None:
             return Keys(note=asked.why_unparsed)
         try:
-            normalize(asked.route.provider, endpoint, doc, self._rules, self._budget_sec)
+            provider = asked.route.provider
+            normalize(provider, endpoint, doc, asked.body, self._rules, self._budget_sec)
             return self._keys(self._reading, asked, doc)
         except (NotNormal, ValueError) as error:
             return Keys(note=str(error))

@@ -102,9 +102,15 @@ def _normalize(settings: Settings) -> Iterator[Finding]:
         name,
         "ok",
         f"valid JSON ({len(rules.system_strip)} system_strip, {len(rules.message_strip)} "
-        f"message_strip patterns; suffix_only={str(rules.suffix_only).lower()})",
+        f"message_strip patterns; suffix_only={str(rules.suffix_only).lower()}{_more(rules)})",
     )
     yield from _patterns(rules)
+
+
+def _more(rules: Rules) -> str:
+    presets = f"; presets {', '.join(rules.presets)}" if rules.presets else ""
+    ignored = len(rules.ignore) + len(rules.ignored_headers)
+    return presets + (f"; {ignored} ignored" if ignored else "")
 
 
 def _patterns(rules: Rules) -> Iterator[Finding]:

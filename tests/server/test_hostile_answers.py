@@ -90,7 +90,8 @@ def test_a_clients_other_keys_and_our_token_stay_here_when_the_real_key_goes_up(
 
 
 @pytest.mark.parametrize(
-    "name", ["x-portkey-provider", "x-portkey-api-key", "cf-aig-authorization", "x-litellm-tags"]
+    "name",
+    ["x-portkey-provider", "x-portkey-api-key", "cf-aig-authorization", "x-bt-endpoint-name"],
 )
 def test_what_a_gateway_is_told_in_headers_of_its_own_splits_the_cache(
     proxy: Callable[..., Proxy], upstream: Upstream, name: str

@@ -144,6 +144,7 @@ async def inside(home: Path, upstream_url: str, **settings: str) -> AsyncIterato
     try:
         rules, prices = load_rules(read), load_prices(read)
         async with open_exchange(read, store, rules, prices, [heard]) as exchange:
-            yield Inside(exchange, store, read, Router(read), heard)
+            router = Router(read, ignored_headers=rules.ignored_headers)
+            yield Inside(exchange, store, read, router, heard)
     finally:
         await asyncio.to_thread(store.close)

@@ -52,16 +52,43 @@ Any other difference would tell a hit from its miss."""
 _OWN_REQUEST: Final = (b"x-cache-", b"x-stasis-")
 
 
-_GATEWAY: Final = re.compile(
-    rb"(?:x-portkey|x-litellm|cf-aig|helicone|x-bf|x-tfy|x-kong|x-braintrust|x-langfuse)-"
-    rb"|(?!x-amz-|x-cache-|proxy-).*(?:provider|model|virtual-key)"
+_TOOL: Final = re.compile(
+    rb"(?:x-portkey|x-litellm|cf-aig|helicone|x-bf|x-tfy|x-kong|x-braintrust|x-bt|x-langfuse)-(.+)"
 )
+"""Gateways and tracers, by how the names of their own headers begin."""
+
+_NAMES_WHO_ANSWERS: Final = re.compile(
+    rb"(?!x-amz-|x-cache-|proxy-).*(?:provider|model|virtual-key)"
+)
+
+_LABEL: Final = re.compile(
+    # What a user makes up: a property, a dimension of a metric.
+    rb"(?:property|dim|prom)-.*|prompt-id"
+    rb"|(?!(?:.*-)?(?:eh|mcp|config|provider|model|route|target|url|host|endpoint|fallback|cache)\b)"
+    rb"(?:.*-)?"
+    rb"(?:(?:trace|span|session|user|generation)(?:id)?|customer|tags?|metadata|parent"
+    rb"|(?:request|event|log|correlation)-?id)"
+    rb"(?:-.*)?"
+)
+"""What follows a tool's name in a header that only labels a request: who asked, as part of what.
+Sources: https://portkey.ai/docs/api-reference/inference-api/headers,
+https://docs.litellm.ai/docs/proxy/request_headers,
+https://developers.cloudflare.com/ai-gateway/glossary,
+https://docs.helicone.ai/helicone-headers/header-directory,
+https://docs.getbifrost.ai/providers/request-options,
+https://www.truefoundry.com/docs/ai-gateway/request-headers."""
 
 
 def is_gateway_header(name: bytes) -> bool:
-    """Whether a lower-case request header says to a gateway whom it is to ask: then it changes the
-    answer whatever API is spoken. Who asks is told by `credentials.looks_like_credential`."""
-    return _GATEWAY.match(name) is not None
+    """Whether a lower-case request header says to a gateway whom it is to ask, or how: then it
+    changes the answer whatever API is spoken. A label changes none: trace, span, session, request,
+    user, tags, metadata of a known tool. What isn't known for a label counts.
+
+    Who asks is told by `credentials.looks_like_credential`, which is to be asked as well.
+    """
+    if tool := _TOOL.fullmatch(name):
+        return _LABEL.fullmatch(tool[1]) is None
+    return _NAMES_WHO_ANSWERS.match(name) is not None
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:

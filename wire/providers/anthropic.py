@@ -210,7 +210,7 @@ def _without_billing(texts: Any) -> Any:
     kept = []
     for block in texts:
         text = block.get("text") if isinstance(block, dict) else None
-        if isinstance(text, str) and _BILLING in text:
+        if isinstance(text, str) and _BILLING in text and block.get("type") == "text":
             block["text"] = _BILLING_LINE.sub("", text)
             if not block["text"].strip() and text.strip():
                 continue
