@@ -18,9 +18,8 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "cli"))
 
-from large_store import fill
+from support.large_store import fill
 from support.proxy import clean_environment
 from support.terminal import Terminal
 

@@ -11,22 +11,14 @@ A test that wants several proxies calls `proxy` several times:
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import pytest
-from support.proxy import Proxy, clean_environment
-from support.upstream import Upstream
-
-
-class ProxyFactory(Protocol):
-    """Starts a proxy in the test's home; keyword arguments are settings. With `start` False it is
-    only prepared."""
-
-    def __call__(
-        self, *, start: bool = True, home: Path | None = None, **settings: str
-    ) -> Proxy: ...
+from support.command import Cli
+from support.proxy import Proxy, ProxyFactory, clean_environment
+from support.upstream import Upstream, unused_port
 
 
 @pytest.fixture
@@ -74,6 +66,19 @@ def proxy(home: Path, upstream: Upstream) -> Iterator[ProxyFactory]:
         if trouble := one.trouble():
             failures.append("\n".join([*trouble, one.output(), one.log()]))
     assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def cli(home: Path, upstream: Upstream) -> Iterator[Cli]:
+    """The command with a fresh home, a free port and an upstream; its proxy is gone at the end."""
+    port = str(unused_port())
+    one = Cli(home, {"CACHE_PORT": port, "CACHE_UPSTREAM_ANTHROPIC": upstream.url})
+    yield one
+    pid = one.pid()
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+    log = home / "proxy.log"
+    assert not log.exists() or "Traceback" not in log.read_text()
 
 
 def _is_ours_or_a_client_setting(name: str) -> bool:

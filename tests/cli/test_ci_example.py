@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from command import Cli
 from support import anthropic_wire as wire
+from support.command import Cli
 from support.replies import json_reply
 from support.upstream import Upstream
 

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from command import Cli
 from support import anthropic_wire as wire
 from support.child import child
+from support.command import Cli
 from support.replies import Gate, Reply, json_reply
 from support.upstream import Upstream, wait_until
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Cli
 from support import anthropic_wire as wire
+from support.command import Cli
 from support.proxy import anthropic_headers
 from support.raw import Response, exchange
 from support.replies import json_reply, sse_reply
@@ -275,7 +275,7 @@ def test_kept_requests_go_before_answers_do_when_space_runs_short(
 
 
 def test_a_closed_pipe_ends_a_long_list(cli: Cli, tmp_path: Path) -> None:
-    from large_store import fill
+    from support.large_store import fill
 
     fill(cli.home / "store", 3000)
     with cli.started("explore", "--list") as listing:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from large_store import fill
 from rich.cells import cell_len
+from support.large_store import fill
 from textual.pilot import Pilot
 from textual.widgets import Static
 

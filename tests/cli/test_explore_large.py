@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Cli
-from large_store import fill
+from support.command import Cli
+from support.large_store import fill
 from support.terminal import Terminal
 
 COUNT = 100_000

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from command import Cli
 from support import anthropic_wire as wire
+from support.command import Cli
 from support.proxy import anthropic_headers
 from support.raw import Response, exchange
 from support.replies import json_reply, sse_reply

@@ -9,11 +9,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from command import Cli
 from support import anthropic_wire as wire
 from support import bedrock_wire as aws
 from support import gemini_wire as gemini
 from support import openai_wire as gpt
+from support.command import Cli
 from support.proxy import anthropic_headers
 from support.raw import Response, exchange
 from support.replies import json_reply

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Cli
 from support import anthropic_wire as wire
 from support.child import child
+from support.command import Cli
 from support.proxy import anthropic_headers
 from support.raw import exchange
 from support.replies import Gate, json_reply

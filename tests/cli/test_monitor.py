@@ -8,8 +8,8 @@ import re
 import signal
 
 import pytest
-from command import Cli
 from support import anthropic_wire as wire
+from support.command import Cli
 from support.proxy import anthropic_headers
 from support.raw import Response, exchange
 from support.replies import json_reply

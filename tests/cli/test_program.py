@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import Cli
 from support.child import child
+from support.command import Cli
 
 import llm_cache
 

@@ -10,8 +10,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from command import Cli
-from managers import Managers, plist_path, stand_ins, unit_path
+from support.command import Cli
+from support.managers import Managers, plist_path, stand_ins, unit_path
 from support.upstream import wait_until
 
 UNIT = "llm-cache.service"

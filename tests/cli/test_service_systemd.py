@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import Cli
+from support.command import Cli, lead_to_us
 from support.upstream import Upstream, unused_port, wait_until
-from test_service_units import lead_to_us
-from user_session import Session, user_session, why_not
+from support.user_session import Session, user_session, why_not
 
 from llm_cache.server.pidfile import holder
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Cli
 from support import anthropic_wire as wire
+from support.command import Cli
 from support.proxy import anthropic_headers
 from support.raw import exchange
 from support.replies import json_reply

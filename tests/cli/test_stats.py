@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from command import Cli
 from support import anthropic_wire as wire
 from support import openai_wire
+from support.command import Cli
 from support.proxy import anthropic_headers
 from support.raw import exchange
 from support.replies import json_reply

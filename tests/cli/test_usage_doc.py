@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import Cli
+from support.command import Cli
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts/make_usage.py"

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Cli
-from managers import stand_ins, unit_path
 from support import anthropic_wire as wire
 from support.child import child
+from support.command import Cli
+from support.managers import stand_ins, unit_path
 from support.proxy import anthropic_headers
 from support.raw import exchange
 from support.replies import json_reply

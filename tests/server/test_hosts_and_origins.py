@@ -19,7 +19,7 @@ from support.replies import json_reply
 from support.upstream import Upstream
 
 if TYPE_CHECKING:
-    from conftest import ProxyFactory
+    from support.proxy import ProxyFactory
 
 APP = "https://app.example.com"
 ASK = request("Spend my money.")

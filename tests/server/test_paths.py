@@ -20,7 +20,7 @@ from support.replies import Reply, json_reply
 from support.upstream import Upstream, unused_port
 
 if TYPE_CHECKING:
-    from conftest import ProxyFactory
+    from support.proxy import ProxyFactory
 
 KEY = "sk-ant-stays-home"
 BASE = "/gateway/claude"

@@ -30,7 +30,7 @@ from support.replies import Cut, Raw, Reply, Reset, at_byte, json_reply, sse_rep
 from support.upstream import Upstream, unused_port, wait_until
 
 if TYPE_CHECKING:
-    from conftest import ProxyFactory
+    from support.proxy import ProxyFactory
 
 CLIENT_KEY = "sk-ant-canary-client-7d1e"
 REAL_KEY = "sk-ant-canary-real-0b6f"

@@ -21,7 +21,7 @@ from support.replies import Gate, json_reply, sse_reply
 from support.upstream import Upstream, wait_until
 
 if TYPE_CHECKING:
-    from conftest import ProxyFactory
+    from support.proxy import ProxyFactory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -25,7 +25,7 @@ from support.replies import json_reply
 from support.upstream import Upstream, unused_port, wait_until
 
 if TYPE_CHECKING:
-    from conftest import ProxyFactory
+    from support.proxy import ProxyFactory
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 

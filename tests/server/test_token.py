@@ -17,7 +17,7 @@ from support.replies import json_reply
 from support.upstream import Upstream, unused_port
 
 if TYPE_CHECKING:
-    from conftest import ProxyFactory
+    from support.proxy import ProxyFactory
 
 TOKEN = "tok-5f2c9a7e"
 REAL_KEY = "sk-ant-real-0001"

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx
 
@@ -234,6 +234,15 @@ class Proxy:
         answer.raise_for_status()
         parsed: dict[str, Any] = answer.json()
         return parsed
+
+
+class ProxyFactory(Protocol):
+    """Starts a proxy in the test's home; keyword arguments are settings. With `start` False it is
+    only prepared."""
+
+    def __call__(
+        self, *, start: bool = True, home: Path | None = None, **settings: str
+    ) -> Proxy: ...
 
 
 def anthropic_headers(key: str = "sk-ant-test-key") -> list[tuple[str, str]]:

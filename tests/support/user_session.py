@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from command import Cli
+from support.command import Cli
 from support.upstream import wait_until
 
 _SYSTEMD = next(

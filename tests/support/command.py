@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llm_cache.host import process
 from support.child import child
 from support.proxy import clean_environment
-
-from llm_cache.host import process
 
 
 @dataclass(slots=True)
@@ -82,3 +82,12 @@ class Cli:
     def pid(self) -> int | None:
         """The pid of this home's running proxy."""
         return process.holder(self.home / "proxy.pid")
+
+
+def lead_to_us(place: Path) -> Path:
+    """Let a venv find llm_cache and what it needs where these tests have them; its python."""
+    [packages] = place.glob("lib/python3*/site-packages")
+    folders = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    lines = [f"import site; site.addsitedir({folder!r})" for folder in folders]
+    (packages / "around.pth").write_text("\n".join(lines) + "\n")
+    return place / "bin/python"

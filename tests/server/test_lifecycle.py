@@ -23,7 +23,7 @@ from support.replies import Gate, json_reply, sse_reply
 from support.upstream import Upstream, unused_port, wait_until
 
 if TYPE_CHECKING:
-    from conftest import ProxyFactory
+    from support.proxy import ProxyFactory
 
 PIECES = stream("An answer that takes its time")
 AT_ONCE = 10.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from command import Cli
+from support.command import Cli, lead_to_us
 
 from llm_cache.errors import LlmCacheError
 from llm_cache.host.launchd import Launchd
@@ -200,17 +200,6 @@ def test_the_interpreter_is_that_of_the_environment_we_run_in(cli: Cli, tmp_path
     found = re.search(r'^ExecStart="([^"]+)"', result.stdout, re.MULTILINE)
     assert found is not None
     assert Path(found[1]).parent == place / "bin"
-
-
-def lead_to_us(place: Path) -> Path:
-    """Let a venv find llm_cache and what it needs where these tests have them; its python."""
-    import sysconfig
-
-    [packages] = place.glob("lib/python3*/site-packages")
-    folders = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
-    lines = [f"import site; site.addsitedir({folder!r})" for folder in folders]
-    (packages / "around.pth").write_text("\n".join(lines) + "\n")
-    return place / "bin/python"
 
 
 def test_an_unknown_system_is_wrong_usage(cli: Cli) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from llm_cache.store import Limits, Store
 
-KILLS = Path(__file__).parents[2] / "bench" / "store_kills.py"
+KILLS = Path(__file__).parents[3] / "bench" / "store_kills.py"
 spawn = multiprocessing.get_context("spawn")
 
 

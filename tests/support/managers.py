@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from command import Cli
+from support.command import Cli
 
 
 @dataclass(frozen=True, slots=True)
