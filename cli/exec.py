@@ -50,6 +50,10 @@ def exec_(
     namespace: Annotated[
         str | None, typer.Option(help="Namespace of its requests (CACHE_NAMESPACE).")
     ] = None,
+    samples: Annotated[
+        str | None,
+        typer.Option(help="auto: its n-th equal request is sample n (CACHE_SAMPLE)."),
+    ] = None,
     scope: Annotated[str | None, typer.Option(help="credential or shared (CACHE_SCOPE).")] = None,
     fail_on_miss: Annotated[
         bool,
@@ -84,6 +88,7 @@ def exec_(
         "LLM_CACHE_HOME": None if home is None else home.expanduser().absolute(),
         "CACHE_MODE": mode,
         "CACHE_NAMESPACE": namespace,
+        "CACHE_SAMPLE": samples,
         "CACHE_SCOPE": scope,
         "CACHE_LOG_FILE": "none" if log_file is None else log_file.expanduser().absolute(),
         "CACHE_OFF": "0",

@@ -141,7 +141,7 @@ _llm_cache() {
             options='-h --help --key-env --key-stdin --provider --no-key --check-key --no-check-key --scope --upstream --port --host --token-env --new-token --ttl --max-entries --max-bytes --yes -y'
             case $option in
                 --key-env) kind=files ;;
-                --provider) kind=words words='anthropic azure bedrock cerebras cohere compatible crusoe deepseek fireworks gemini groq huggingface llamacpp lmstudio mantle mistral moonshot ollama openai openrouter perplexity together vertex vllm voyage xai zai' ;;
+                --provider) kind=words words='anthropic azure bedrock cerebras cohere compatible crusoe deepseek fireworks gemini groq huggingface llamacpp lmstudio mantle mistral moonshot ollama openai openrouter perplexity snowflake together vertex vllm voyage xai zai' ;;
                 --scope) kind=words words='credential shared' ;;
                 --upstream) kind=files ;;
                 --port) kind=files ;;
@@ -181,7 +181,7 @@ _llm_cache() {
             options='-h --help --provider --json'
             kind=models
             case $option in
-                --provider) kind=words words='anthropic azure bedrock cerebras cohere compatible crusoe deepseek fireworks gemini groq huggingface llamacpp lmstudio mantle mistral moonshot ollama openai openrouter perplexity together vertex vllm voyage xai zai' ;;
+                --provider) kind=words words='anthropic azure bedrock cerebras cohere compatible crusoe deepseek fireworks gemini groq huggingface llamacpp lmstudio mantle mistral moonshot ollama openai openrouter perplexity snowflake together vertex vllm voyage xai zai' ;;
                 *) option= ;;
             esac
             ;;
@@ -189,7 +189,7 @@ _llm_cache() {
             options='-h --help --provider --path --json'
             kind=files
             case $option in
-                --provider) kind=words words='anthropic azure bedrock cerebras cohere compatible crusoe deepseek fireworks gemini groq huggingface llamacpp lmstudio mantle mistral moonshot ollama openai openrouter perplexity together vertex vllm voyage xai zai' ;;
+                --provider) kind=words words='anthropic azure bedrock cerebras cohere compatible crusoe deepseek fireworks gemini groq huggingface llamacpp lmstudio mantle mistral moonshot ollama openai openrouter perplexity snowflake together vertex vllm voyage xai zai' ;;
                 --path) kind=files ;;
                 *) option= ;;
             esac
@@ -202,11 +202,12 @@ _llm_cache() {
             options='-h --help'
             ;;
         'exec')
-            options='-h --help --mode --namespace --scope --fail-on-miss --home --isolated --log-file'
+            options='-h --help --mode --namespace --samples --scope --fail-on-miss --home --isolated --log-file'
             kind=command
             case $option in
                 --mode) kind=words words='cache fresh bypass replay' ;;
                 --namespace) kind=files ;;
+                --samples) kind=files ;;
                 --scope) kind=words words='credential shared' ;;
                 --home) kind=files ;;
                 --log-file) kind=files ;;

@@ -7,7 +7,7 @@ parsed form before the tiers take it and change it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,7 +54,7 @@ class Asked:
 
     __slots__ = (
         *("body", "control", "fields", "headers", "key", "mode", "prefix", "route", "started"),
-        *("_doc", "_facts", "coded", "upload", "why_unparsed"),
+        *("_doc", "_facts", "coded", "give_back", "upload", "why_unparsed"),
     )
 
     def __init__(
@@ -63,17 +63,18 @@ class Asked:
         mode: str,
         *,
         started: float,
+        control: Control | None = None,
         body: bytes = b"",
         coded: bytes | None = None,
         key: bytes = b"",
         prefix: bytes = b"",
         upload: Body | None = None,
-        doc: object = _UNREAD,
+        give_back: Callable[[], None] | None = None,
     ) -> None:
         self.route = head.route
         self.headers = head.headers
         self.fields = head.fields
-        self.control = head.control
+        self.control = head.control if control is None else control
         self.mode = mode
         self.body = body
         self.coded = coded
@@ -83,7 +84,9 @@ class Asked:
         self.started = started
         self.why_unparsed = ""
         """Why the body has no parsed form, once that was tried."""
-        self._doc = doc
+        self.give_back = give_back
+        """Called when no answer to this request was stored: its number as a sample is free."""
+        self._doc: object = _UNREAD
         self._facts: Facts | None = None
 
     @property

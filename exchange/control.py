@@ -17,13 +17,17 @@ MODES = ("cache", "fresh", "bypass", "replay")
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """How one request uses the cache. `ttl` in seconds: None = the store's limit, `inf` = none."""
+    """How one request uses the cache. `ttl` in seconds: None = the store's limit, `inf` = none.
+    `sample` may be `AUTO`: which sample it is, is counted within `run`."""
 
     mode: str | None = None
     ttl: float | None = None
     namespace: bytes = b""
     sample: bytes = b""
+    run: bytes = b""
 
+
+AUTO = b"auto"
 
 _NOTHING_ASKED = Control()
 _CONTROL_HEADERS = frozenset(
@@ -32,6 +36,7 @@ _CONTROL_HEADERS = frozenset(
         b"x-cache-ttl",
         b"x-cache-namespace",
         b"x-cache-sample",
+        b"x-cache-run",
         b"x-cache-bypass",
         b"x-stasis-mode",
         b"cache-control",
@@ -55,15 +60,21 @@ def read_control(fields: Mapping[bytes, bytes]) -> Control:
     if b"x-cache-ttl" in fields:
         ttl = _seconds(fields[b"x-cache-ttl"])
     return Control(
-        mode, ttl, fields.get(b"x-cache-namespace", b""), fields.get(b"x-cache-sample", b"")
+        mode,
+        ttl,
+        fields.get(b"x-cache-namespace", b""),
+        fields.get(b"x-cache-sample", b""),
+        fields.get(b"x-cache-run", b""),
     )
 
 
-def in_namespace(control: Control, namespace: bytes) -> Control:
-    """`control`, with `namespace` for a request that names none."""
-    if not namespace or control.namespace:
+def by_default(control: Control, namespace: bytes, sample: bytes) -> Control:
+    """`control`, with `namespace` and `sample` for a request that names none."""
+    if (control.namespace or not namespace) and (control.sample or not sample):
         return control
-    return replace(control, namespace=namespace)
+    return replace(
+        control, namespace=control.namespace or namespace, sample=control.sample or sample
+    )
 
 
 def _mode_named(fields: Mapping[bytes, bytes], header: bytes) -> str | None:

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ from llm_cache.exchange import edits
 from llm_cache.exchange.asked import Asked, Head
 from llm_cache.exchange.bodies import Body, ClientGone
 from llm_cache.exchange.calls import Call, Label
-from llm_cache.exchange.control import Control, in_namespace
+from llm_cache.exchange.control import AUTO, Control, by_default
 from llm_cache.exchange.entries import (
     Replay,
     is_readable,
@@ -41,6 +42,7 @@ from llm_cache.exchange.landing import Landing, Means
 from llm_cache.exchange.outgoing import outgoing
 from llm_cache.exchange.reply import X_CACHE, Followed, Landed, Recalled, Reply
 from llm_cache.exchange.routing import Route
+from llm_cache.exchange.samples import Samples
 from llm_cache.exchange.signing import Signer
 from llm_cache.exchange.tiers import Found, Keys, Tiers
 from llm_cache.exchange.upstream import Caller, Response, UpstreamFailed
@@ -76,6 +78,9 @@ class Exchange:
         self._caller = caller
         self._shared = settings.scope == "shared"
         self._namespace = settings.namespace.encode()
+        self._sample = settings.sample.encode()
+        self._samples = Samples()
+        self._max_request_bytes = settings.max_request_bytes
         self._token = (settings.auth_token or "").encode()
         self._signer = Signer()
         self._loop = asyncio.get_running_loop()
@@ -107,42 +112,76 @@ class Exchange:
         """The answer to a request to a provider. Raises `Refused`, and `ClientGone` when the client
         leaves before all of its request is there."""
         started = time.perf_counter()
-        route, control = head.route, head.control
-        mode = control.mode
-        if route.endpoint is None and not route.provider.signed and self._mode(mode) != "replay":
-            asked = Asked(head, self._mode(mode), started=started, upload=body)
-            return Followed(self, asked, *self._flight_for(asked))
-        data = await body.whole(self._settings.max_request_bytes)
-        prefix = self.key_prefix(route, head.headers, control)
-        coded = None
+        route = head.route
+        if route.endpoint is None and not route.provider.signed:
+            mode = self._mode(head.control.mode)
+            if mode != "replay":
+                asked = Asked(head, mode, started=started, upload=body)
+                return Followed(self, asked, *self._flight_for(asked))
+        data = await body.whole(self._max_request_bytes)
+        asked = await self._read(head, data, started)
+        if route.endpoint is not None and asked.mode in ("cache", "replay"):
+            stored = self.recall(asked.key, asked.control.ttl)
+            if stored is not None:
+                return Recalled(self, Found(stored, Label.HIT, asked.key), head.fields, started)
+        return Followed(self, asked, *self._flight_for(asked))
+
+    async def _read(self, head: Head, data: bytes, started: float) -> Asked:
+        """The request with all that is to be known before it is looked up."""
+        route, control = head.route, self._by_default(head.control)
+        mode, coded, mark = control.mode, None, b""
         if coding := head.fields.get(b"content-encoding"):
-            coded, data, prefix = await self._in_thread(self._decoded, coding, data, prefix)
+            coded = data
+            plain = await self._in_thread(decode_all, coding, data, self._max_request_bytes)
+            if plain is None:  # can't be undone within the limit for requests: counts for the key
+                mark = b"content-encoding" + coding
+            else:
+                data = plain
         if edits.wanted(edits.BEFORE_KEY, route, data):
             edited = await self._in_thread(edits.edited, edits.BEFORE_KEY, route, data)
             if edited.body != data:
                 data, coded = edited.body, None
             mode = mode or edited.mode
-        key = exact_key(prefix, data)
-        if route.endpoint is not None and self.may_recall(mode):
-            stored = self.recall(key, control.ttl)
-            if stored is not None:
-                return Recalled(self, Found(stored, Label.HIT, key), head.fields, started)
         mode = self._mode(mode)
-        asked = Asked(head, mode, started=started, body=data, coded=coded, key=key, prefix=prefix)
-        return Followed(self, asked, *self._flight_for(asked))
+        give_back = None
+        if control.sample == AUTO:
+            control, give_back = self._counted(head, control, mode, mark, data)
+        prefix = route.key_prefix(head.headers, control, shared=self._shared) + mark
+        return Asked(
+            head,
+            mode,
+            started=started,
+            control=control,
+            body=data,
+            coded=coded,
+            key=exact_key(prefix, data),
+            prefix=prefix,
+            give_back=give_back,
+        )
 
-    def _decoded(self, coding: bytes, data: bytes, prefix: bytes) -> tuple[bytes, bytes, bytes]:
-        """A request's body as it came and without its content coding, and the prefix of its key. A
-        coding that can't be undone within the limit for requests counts for the key."""
-        plain = decode_all(coding, data, self._settings.max_request_bytes)
-        if plain is None:
-            return data, data, prefix + b"content-encoding" + coding
-        return data, plain, prefix
+    def _counted(
+        self, head: Head, control: Control, mode: str, mark: bytes, data: bytes
+    ) -> tuple[Control, Callable[[], None] | None]:
+        """`control` with the number of the sample that this request is in its run, and what gives
+        the number back when nothing comes of it."""
+        control = replace(control, sample=b"")
+        if mode == "bypass" or head.route.endpoint is None:
+            return control, None
+        prefix = head.route.key_prefix(head.headers, control, shared=self._shared) + mark
+        key = exact_key(prefix, data)
+        number = self._samples.take(control.run, key)
+        give_back = partial(self._samples.give_back, control.run, key, number)
+        return replace(control, sample=b"%d" % number), give_back
 
-    def key_prefix(self, route: Route, headers: Headers, control: Control) -> bytes:
-        """All of a request's key but the body."""
-        control = in_namespace(control, self._namespace)
+    def key_prefix(self, route: Route, headers: Headers, control: Control) -> bytes | None:
+        """All of a request's key but the body; None where that isn't the same for every body."""
+        control = self._by_default(control)
+        if control.sample == AUTO:
+            return None
         return route.key_prefix(headers, control, shared=self._shared)
+
+    def _by_default(self, control: Control) -> Control:
+        return by_default(control, self._namespace, self._sample)
 
     def may_recall(self, mode: str | None) -> bool:
         """True when a request that asks for `mode` (None: for nothing) may be answered from the

@@ -321,7 +321,7 @@ def _asked_as(asked: Asked, settings: Settings) -> AskedAs:
         upstream=route.upstream.base_url,
         headers=tuple(counted),
         withheld=tuple(name.decode("latin-1") for name in withheld),
-        namespace=(asked.control.namespace or settings.namespace.encode()).decode("latin-1"),
+        namespace=asked.control.namespace.decode("latin-1"),
         sample=asked.control.sample.decode("latin-1"),
         credential=credential,
     )

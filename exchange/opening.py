@@ -11,7 +11,7 @@ from llm_cache.errors import SettingsError, StoreError
 from llm_cache.exchange import edits
 from llm_cache.exchange.asked import Asked, Head
 from llm_cache.exchange.calls import Label
-from llm_cache.exchange.control import in_namespace, read_control
+from llm_cache.exchange.control import by_default, read_control
 from llm_cache.exchange.exchange import Exchange
 from llm_cache.exchange.heads import Headers, merged_headers
 from llm_cache.exchange.journal import Journal, Listener
@@ -110,7 +110,9 @@ def request_keys(
     route = router.route(method, target.encode("ascii"), fields)
     if route is None or route.endpoint is None:
         raise ValueError(f"{method} {target} is not a request that is cached")
-    control = in_namespace(read_control(fields), settings.namespace.encode())
+    control = by_default(
+        read_control(fields), settings.namespace.encode(), settings.sample.encode()
+    )
     prefix = route.key_prefix(headers, control, shared=settings.scope == "shared")
     bare = edits.edited(edits.BEFORE_KEY, route, body).body
     asked = Asked(

@@ -217,6 +217,11 @@ class Followed(Reply):
     def close(self) -> None:
         if self._follower is None:
             return
+        result = self._flight.result
+        if self._asked.give_back is not None and not (
+            isinstance(result, Found) or (result is not None and result.stored)
+        ):
+            self._asked.give_back()
         if self._found is not None:
             self._found.close()
         elif not self._led and self._label is not None and self._flight.ended:

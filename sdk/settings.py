@@ -48,6 +48,7 @@ class Settings:
     off: bool = False
     mode: Mode = "cache"
     namespace: str = ""  # of a request that names none
+    sample: str = ""  # of a request that names none; "auto": counted
     log_level: LogLevel = "info"
     log_file: Path | None = None  # None = no file
     quiet: bool = False
@@ -496,6 +497,7 @@ _FIELDS: Mapping[str, tuple[str, Parser]] = {
     "CACHE_OFF": ("off", _switch),
     "CACHE_MODE": ("mode", _one_of("cache", "fresh", "bypass", "replay")),
     "CACHE_NAMESPACE": ("namespace", _namespace),
+    "CACHE_SAMPLE": ("sample", _namespace),
     "CACHE_LOG_LEVEL": ("log_level", _one_of("silent", "error", "info", "debug")),
     "CACHE_LOG_FILE": ("log_file", _log_file),
     "CACHE_QUIET": ("quiet", _switch),

@@ -87,13 +87,16 @@ class FastLane:
             or fields.get(b"connection", b"keep-alive").lower() != b"keep-alive"
         ):
             return
+        prefix = self._exchange.key_prefix(route, asked.headers, asked.control)
+        if prefix is None:
+            return
         if len(self._known) >= MAX_HEADS:
             del self._known[next(iter(self._known))]
         self._known[place, head] = Known(
             len(head),
             int(length),
             asked,
-            self._exchange.key_prefix(route, asked.headers, asked.control),
+            prefix,
         )
 
     def answer(self, known: Known, body: bytes) -> Sequence[bytes] | None:
