@@ -241,6 +241,28 @@ def count(doc: Json, field: str) -> int:
     return 0
 
 
+def cumulated(so_far: Json | None, more: Json) -> Json:
+    """The counts of a stream that tells them several times, each time from its beginning: the last
+    one counts, but a 0 or a null that comes late takes nothing back."""
+    whole = dict(so_far or {})
+    for name, value in more.items():
+        if isinstance(value, dict):
+            held = whole.get(name)
+            whole[name] = cumulated(held if isinstance(held, dict) else None, value)
+        elif value or name not in whole:
+            whole[name] = value
+    return whole
+
+
+_STANDARD_TIERS: Final = ("auto", "default", "on_demand", "standard", "standard_only")
+
+
+def tier(value: object) -> str:
+    """The name of a service tier in lower case, "" for the one that everybody gets."""
+    told = one_line(value).lower() if isinstance(value, str) else ""
+    return "" if told in _STANDARD_TIERS else told
+
+
 def error_reason(label: str, error: object) -> str:
     """`label` with the `type` or `code` of an error object: for the log. Never its message, which
     may quote what the client sent."""

@@ -108,17 +108,24 @@ class Prices:
         from genai_prices import Usage as GenaiUsage
 
         owner, info = found
-        tokens = GenaiUsage(
-            input_tokens=whole,  # genai-prices counts cached tokens as input tokens too
-            output_tokens=usage.output_tokens,
-            cache_read_tokens=read,
-            cache_write_tokens=written,
-            cache_write_1h_tokens=min(usage.cache_write_1h_tokens, written),
-        )
-        try:
-            return float(info.calc_price(tokens, owner).total_price)
-        except ValueError:
-            return None
+        tokens = {
+            "input_tokens": whole,  # genai-prices counts cached tokens as input tokens too
+            "output_tokens": usage.output_tokens,
+            "cache_read_tokens": read,
+            "cache_write_tokens": written,
+            "cache_write_1h_tokens": min(usage.cache_write_1h_tokens, written),
+            "web_searches": usage.web_searches,
+            "storage_searches": usage.storage_searches,
+        }
+        context = _context(info, usage)
+        # Parts that don't fit their sums (a cache whose modalities aren't told) cost as the rest.
+        for counts in ({**tokens, **_parts(usage)}, tokens):
+            try:
+                price = info.calc_price(GenaiUsage(**counts), owner, price_context=context)
+            except ValueError:
+                continue
+            return float(price.total_price)
+        return None
 
     def per_token(self, model: str, provider: str | None = None) -> tuple[float, float] | None:
         """US dollars per (input, output) token, before any tier for long prompts; None: unknown."""
@@ -135,6 +142,39 @@ class Prices:
         if (rates := self._rates.get(name)) is not None:
             return rates
         return next((rates for part, rates in self._rates.items() if part in name), None)
+
+
+def _parts(usage: Usage) -> dict[str, int]:
+    """What of the tokens can have a rate of its own, by the price data's names. A 0 is told too:
+    what isn't told is guessed from the rest."""
+    return {
+        "input_audio_tokens": usage.input_audio_tokens,
+        "input_image_tokens": usage.input_image_tokens,
+        "input_video_tokens": usage.input_video_tokens,
+        "output_audio_tokens": usage.output_audio_tokens,
+        "output_image_tokens": usage.output_image_tokens,
+        "output_video_tokens": usage.output_video_tokens,
+        "cache_audio_read_tokens": usage.cache_audio_read_tokens,
+        "cache_image_read_tokens": usage.cache_image_read_tokens,
+        "cache_video_read_tokens": usage.cache_video_read_tokens,
+        "output_reasoning_tokens": usage.reasoning_tokens,
+        "output_citation_tokens": usage.citation_tokens,
+    }
+
+
+def _context(info: genai.ModelInfo, usage: Usage) -> dict[str, str]:
+    """By what else the price data tells a model's rates apart. What it has no rates for costs the
+    standard ones. Flex processing costs what a batch does, where it has no rates of its own
+    (https://platform.openai.com/docs/guides/flex-processing)."""
+    context = {}
+    if usage.speed:
+        context["speed"] = usage.speed
+    if usage.service_tier:
+        context["service_tier"] = usage.service_tier
+        tiers = {variant.when.get("service_tier") for variant in info.price_variants or ()}
+        if usage.service_tier == "batch" or (usage.service_tier == "flex" and "flex" not in tiers):
+            context["processing"] = "batch"
+    return context
 
 
 def _rates(name: str, value: Any) -> Rates:

@@ -17,11 +17,14 @@ Json: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens an answer says it used, each as the provider's own body counts them.
+    """What an answer says it used, each as the provider's own body counts it: tokens, and what else
+    has a price.
 
     `cache_read_tokens` and `cache_write_tokens` are the provider's prompt cache, never ours.
     `input_includes_cache` tells whether `input_tokens` already contains them (OpenAI, Gemini) or
-    not (Anthropic); prices need to know.
+    not (Anthropic); prices need to know. `input_tokens`, `output_tokens` and `cache_read_tokens`
+    contain what is said of one modality, of reasoning and of citations; those two are told where
+    they have rates of their own. `service_tier` and `speed` are "" for what is nobody's wish.
     """
 
     input_tokens: int = 0
@@ -30,6 +33,21 @@ class Usage:
     cache_write_tokens: int = 0
     cache_write_1h_tokens: int = 0  # the part of cache_write_tokens with a one-hour lifetime
     input_includes_cache: bool = False
+    input_audio_tokens: int = 0
+    input_image_tokens: int = 0
+    input_video_tokens: int = 0
+    output_audio_tokens: int = 0
+    output_image_tokens: int = 0
+    output_video_tokens: int = 0
+    cache_audio_read_tokens: int = 0
+    cache_image_read_tokens: int = 0
+    cache_video_read_tokens: int = 0
+    reasoning_tokens: int = 0
+    citation_tokens: int = 0
+    web_searches: int = 0
+    storage_searches: int = 0
+    service_tier: str = ""
+    speed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`x-cache-sample: auto`: an eval that asks the same k times gets k answers, and so does a rerun."""
+"""`x-cache-sample: auto`: an eval that asks k times gets k answers, and the same k on a rerun."""
 
 from __future__ import annotations
 

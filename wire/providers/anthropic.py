@@ -21,14 +21,17 @@ from llm_cache.wire.answers import (
     Refused,
     Snippet,
     count,
+    cumulated,
     error_reason,
     is_foreign,
     media_type,
+    member,
     objects,
     one_line,
     parsed,
     refused_type,
     text_or_none,
+    tier,
 )
 from llm_cache.wire.framing.sse import Event
 from llm_cache.wire.provider import (
@@ -218,11 +221,11 @@ def _without_billing(texts: Any) -> Any:
     return kept
 
 
-def _map_member(holder: Json, member: str, change: Callable[[str], str]) -> None:
-    """Replace the text in `holder[member]`, which is a string or a list of content blocks."""
-    value = holder.get(member)
+def _map_member(holder: Json, name: str, change: Callable[[str], str]) -> None:
+    """Replace the text in `holder[name]`, which is a string or a list of content blocks."""
+    value = holder.get(name)
     if isinstance(value, str):
-        holder[member] = change(value)
+        holder[name] = change(value)
     elif isinstance(value, list):
         for block in value:
             if isinstance(block, dict):
@@ -368,8 +371,7 @@ class _StreamWatcher(EventWatcher):
                 self._stopped = True
             case "message_delta" if isinstance(usage := doc.get("usage"), dict):
                 # "The token counts shown in the usage field of message_delta are cumulative."
-                known = {field: value for field, value in usage.items() if value is not None}
-                self._usage = (self._usage or {}) | known
+                self._usage = cumulated(self._usage, usage)
             case "content_block_start" if isinstance(block := doc.get("content_block"), dict):
                 self._snippet.begin_block(block)
             case "content_block_delta" if isinstance(delta := doc.get("delta"), dict):
@@ -424,4 +426,7 @@ def _usage(usage: Json) -> Usage:
         cache_read_tokens=count(usage, "cache_read_input_tokens"),
         cache_write_tokens=written,
         cache_write_1h_tokens=min(one_hour, written),
+        web_searches=count(member(usage, "server_tool_use"), "web_search_requests"),
+        service_tier=tier(usage.get("service_tier")),
+        speed=tier(usage.get("speed")),
     )

@@ -20,12 +20,14 @@ from llm_cache.wire.answers import (
     EventWatcher,
     Snippet,
     count,
+    cumulated,
     error_reason,
     is_foreign,
     member,
     objects,
     parsed,
     text_or_none,
+    tier,
 )
 from llm_cache.wire.framing.sse import Event
 from llm_cache.wire.provider import Answer, Json, Usage
@@ -68,7 +70,7 @@ def choices_answer(doc: Json, end: ChatEnd = ChatEnd.DONE) -> Answer:
     return Answer(
         complete=True,
         model=text_or_none(doc.get("model")),
-        usage=token_usage(doc.get("usage")),
+        usage=token_usage(told_usage(doc), doc.get("service_tier")),
         snippet=snippet.line(),
     )
 
@@ -85,7 +87,8 @@ class ChoicesWatcher(EventWatcher):
         self._finished: set[int] = set()
         self._shown: int | None = None  # the choice the snippet is of
         self._model: str | None = None
-        self._usage: Usage | None = None
+        self._usage: Json | None = None
+        self._tier: object = None
         self._snippet = Snippet()
 
     def _take(self, event: Event) -> None:
@@ -125,7 +128,9 @@ class ChoicesWatcher(EventWatcher):
         if groq.get("error"):
             self._reason = error_reason("error event", groq["error"])
         # Where a server counts in every chunk, the last count is the answer's.
-        self._usage = token_usage(doc.get("usage") or groq.get("usage")) or self._usage
+        if told := told_usage(doc):
+            self._usage = cumulated(self._usage, told)
+        self._tier = doc.get("service_tier") or self._tier
         for place, choice in enumerate(objects(doc.get("choices"))):
             index = choice.get("index", place)
             if not isinstance(index, int):
@@ -148,10 +153,16 @@ class ChoicesWatcher(EventWatcher):
         return self._model
 
     def _answer_usage(self) -> Usage | None:
-        return self._usage
+        return token_usage(self._usage, self._tier)
 
     def _snippet_line(self) -> str:
         return self._snippet.line()
+
+
+def told_usage(doc: Json) -> Json:
+    """The `usage` of an answer or a chunk, at whichever place its host puts it; {} for none."""
+    first = next(iter(objects(doc.get("choices"))), {})  # Moonshot's place, in a stream
+    return member(doc, "usage") or member(member(doc, "x_groq"), "usage") or member(first, "usage")
 
 
 def told_error(doc: Json) -> str:
@@ -185,13 +196,14 @@ def _add_message(snippet: Snippet, message: Json) -> None:
     snippet.add_tool(member(message, "function_call").get("name"))
 
 
-def token_usage(usage: object) -> Usage | None:
+def token_usage(usage: object, service_tier: object = None) -> Usage | None:
     """OpenAI's `usage`, by the names of its old and its new endpoints; None when there is none.
+    `service_tier` is what the answer says beside it.
 
     Reasoning is part of the output tokens. Where a server counts it beside them (xAI: the total
     is the sum of all three) it is added.
     """
-    if not isinstance(usage, dict):
+    if not isinstance(usage, dict) or not usage:
         return None
     asked = count(usage, "prompt_tokens") or count(usage, "input_tokens")
     answered = count(usage, "completion_tokens") or count(usage, "output_tokens")
@@ -201,7 +213,14 @@ def token_usage(usage: object) -> Usage | None:
     reasoning = count(told, "reasoning_tokens")
     if reasoning and count(usage, "total_tokens") == asked + answered + reasoning:
         answered += reasoning
+    cited = count(usage, "citation_tokens")
+    thought = 0
+    if "citation_tokens" in usage or "num_search_queries" in usage:
+        # Perplexity's sonar-deep-research: both are beside the completion, at rates of their own.
+        thought = count(usage, "reasoning_tokens")
+        answered += cited + thought
     cache = member(usage, "prompt_tokens_details") or member(usage, "input_tokens_details")
+    cached = member(cache, "cached_tokens_details")
     return Usage(
         input_tokens=asked,
         output_tokens=answered,
@@ -210,4 +229,15 @@ def token_usage(usage: object) -> Usage | None:
         ),
         cache_write_tokens=count(cache, "cache_write_tokens"),
         input_includes_cache=True,
+        input_audio_tokens=count(cache, "audio_tokens"),
+        input_image_tokens=count(cache, "image_tokens"),
+        output_audio_tokens=count(told, "audio_tokens"),
+        output_image_tokens=count(told, "image_tokens"),
+        cache_audio_read_tokens=count(cached, "audio_tokens"),
+        cache_image_read_tokens=count(cached, "image_tokens"),
+        reasoning_tokens=thought,
+        citation_tokens=cited,
+        web_searches=count(usage, "num_search_queries")
+        or count(member(usage, "server_tool_use"), "web_search_requests"),  # OpenRouter's
+        service_tier=tier(service_tier or usage.get("service_tier")),
     )

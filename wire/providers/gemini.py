@@ -22,6 +22,7 @@ from llm_cache.wire.answers import (
     Refused,
     Snippet,
     count,
+    cumulated,
     error_reason,
     is_foreign,
     media_type,
@@ -30,6 +31,7 @@ from llm_cache.wire.answers import (
     parsed,
     refused_type,
     text_or_none,
+    tier,
 )
 from llm_cache.wire.framing.json_array import ArrayParser
 from llm_cache.wire.framing.sse import Event
@@ -285,7 +287,7 @@ class _Chunks(EventWatcher):
     def _follow(self, doc: Json) -> None:
         self._model = _model_in(doc) or self._model
         if isinstance(usage := doc.get("usageMetadata"), dict):
-            self._usage = (self._usage or {}) | usage  # each chunk counts from the beginning
+            self._usage = cumulated(self._usage, usage)  # each chunk counts from the beginning
         self._blocked = self._blocked or "blockReason" in member(doc, "promptFeedback")
         for candidate in objects(doc.get("candidates")):
             index = candidate.get("index", 0)
@@ -405,4 +407,36 @@ def _usage(usage: Json) -> Usage:
         output_tokens=count(usage, "candidatesTokenCount") + count(usage, "thoughtsTokenCount"),
         cache_read_tokens=count(usage, "cachedContentTokenCount"),
         input_includes_cache=True,
+        input_audio_tokens=_of("AUDIO", usage, *_ASKED),
+        input_image_tokens=_of("IMAGE", usage, *_ASKED) + _of("DOCUMENT", usage, *_ASKED),
+        input_video_tokens=_of("VIDEO", usage, *_ASKED),
+        output_audio_tokens=_of("AUDIO", usage, "candidatesTokensDetails"),
+        output_image_tokens=_of("IMAGE", usage, "candidatesTokensDetails"),
+        output_video_tokens=_of("VIDEO", usage, "candidatesTokensDetails"),
+        cache_audio_read_tokens=_of("AUDIO", usage, "cacheTokensDetails"),
+        cache_image_read_tokens=_of("IMAGE", usage, "cacheTokensDetails")
+        + _of("DOCUMENT", usage, "cacheTokensDetails"),
+        cache_video_read_tokens=_of("VIDEO", usage, "cacheTokensDetails"),
+        service_tier=_tier(usage),
     )
+
+
+_ASKED: Final = ("promptTokensDetails", "toolUsePromptTokensDetails")
+
+
+def _of(modality: str, usage: Json, *fields: str) -> int:
+    """The tokens of one modality. https://ai.google.dev/api/generate-content#ModalityTokenCount."""
+    return sum(
+        count(part, "tokenCount")
+        for field in fields
+        for part in objects(usage.get(field))
+        if part.get("modality") == modality
+    )
+
+
+def _tier(usage: Json) -> str:
+    """The service tier: of Gemini by its name, of Vertex AI in the kind of traffic
+    (`ON_DEMAND_FLEX`)."""
+    traffic = usage.get("trafficType")
+    told = traffic.removeprefix("ON_DEMAND_") if isinstance(traffic, str) else None
+    return tier(usage.get("serviceTier") or told)

@@ -18,6 +18,7 @@ https://platform.openai.com/docs/guides/conversation-state.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from llm_cache.wire.answers import (
@@ -83,7 +84,7 @@ def response_answer(doc: Json) -> Answer:
         complete=not reason,
         reason=reason,
         model=text_or_none(doc.get("model")),
-        usage=token_usage(doc.get("usage")),
+        usage=_usage(doc),
         snippet=_snippet(doc),
     )
 
@@ -128,7 +129,7 @@ class ResponseWatcher(EventWatcher):
         return text_or_none(self._response.get("model"))
 
     def _answer_usage(self) -> Usage | None:
-        return token_usage(self._response.get("usage"))
+        return _usage(self._response)
 
     def _snippet_line(self) -> str:
         return _snippet(self._response)
@@ -153,6 +154,22 @@ def leans_on(doc: Json) -> str:
     if any(isinstance(tool.get("container"), str) for tool in objects(doc.get("tools"))):
         return "in a container that goes on"
     return ""
+
+
+def _usage(doc: Json) -> Usage | None:
+    """The tokens, and the calls of tools that the provider runs at a price each: "search actions
+    incur a tool call cost", opening a page doesn't."""
+    usage = token_usage(doc.get("usage"), doc.get("service_tier"))
+    if usage is None:
+        return None
+    items = objects(doc.get("output"))
+    searches = [item for item in items if item.get("type") == "web_search_call"]
+    return replace(
+        usage,
+        web_searches=usage.web_searches
+        or sum(member(item, "action").get("type") in (None, "search") for item in searches),
+        storage_searches=sum(item.get("type") == "file_search_call" for item in items),
+    )
 
 
 def _snippet(doc: Json) -> str:

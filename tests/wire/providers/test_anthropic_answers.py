@@ -218,7 +218,7 @@ def test_final_usage_wins_and_what_it_leaves_out_stays() -> None:
     final = {"input_tokens": 100, "output_tokens": 9, "cache_read_input_tokens": None}
     last = {**final, "output_tokens": 30, "server_tool_use": {"web_search_requests": 2}}
     stream = START + event("message_delta", usage=final) + event("message_delta", usage=last) + STOP
-    assert watch(stream)[1].usage == Usage(100, 30, 7, 5, 2)
+    assert watch(stream)[1].usage == Usage(100, 30, 7, 5, 2, web_searches=2)
 
 
 def test_a_stream_without_usage_has_none() -> None:
