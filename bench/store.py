@@ -22,7 +22,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from llm_cache.store import Limits, Store
+from llm_cache.store import Limits
+from llm_cache.store.local import LocalStore
 
 ROUNDS = 5
 META = b'{"status":200,"headers":[["content-type","application/json"]],"model":"some-model"}' * 3
@@ -43,7 +44,7 @@ def answer(rng: random.Random) -> bytes:
     return (" ".join(words).encode() + rng.randbytes(400).hex().encode())[:1_400]
 
 
-def add_rows(store: Store, count: int, clock: Clock) -> None:
+def add_rows(store: LocalStore, count: int, clock: Clock) -> None:
     """Insert entries without files through the schema itself."""
     db = store._index.write
     db.execute("BEGIN IMMEDIATE")
@@ -85,9 +86,9 @@ def measure(size: int, turns: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "store"
         endless = Limits(ttl_sec=1e9, max_entries=0, max_bytes=0)
-        store = Store.open(path, endless, clock=clock)
+        store = LocalStore.open(path, endless, clock=clock)
 
-        def put(count: int, into: Store, ttl: float | None = None) -> list[bytes]:
+        def put(count: int, into: LocalStore, ttl: float | None = None) -> list[bytes]:
             made = []
             for _ in range(count):
                 clock.now += 0.001
@@ -107,19 +108,19 @@ def measure(size: int, turns: int) -> dict[str, float]:
         def note(name: str, work: Callable[[], int]) -> None:
             figures.setdefault(name, []).append(timed(work))
 
-        def got(source: Store, keys: list[bytes]) -> int:
+        def got(source: LocalStore, keys: list[bytes]) -> int:
             for key in keys:
                 assert source.get(key) is not None
             return len(keys)
 
-        disk = Store.open(
+        disk = LocalStore.open(
             path, Limits(ttl_sec=1e9, max_entries=0, max_bytes=0, max_memory_bytes=0), clock=clock
         )
         got(store, present)
         got(disk, present)
         put(batch, store)
         entries = store.totals().entries
-        full = Store.open(
+        full = LocalStore.open(
             path,
             Limits(ttl_sec=1e9, max_entries=entries + (ROUNDS + 1) * batch, max_bytes=0),
             clock=clock,

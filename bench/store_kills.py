@@ -23,7 +23,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from llm_cache.store import Limits, Store
+from llm_cache.store import Limits
+from llm_cache.store.local import LocalStore
 
 MOST = 12  # entries
 STEPS = (
@@ -75,7 +76,7 @@ def child(path: Path, seed: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     now = 1_000_000.0
-    store = Store.open(path, Limits(max_entries=MOST), clock=lambda: now, step=step)
+    store = LocalStore.open(path, Limits(max_entries=MOST), clock=lambda: now, step=step)
     for what, key, number in plan(seed):
         now += 1
         os.write(1, b"begin %d\n" % number)
@@ -125,7 +126,7 @@ def check(seed: int, path: Path) -> tuple[int, list[str]]:
     # The operation it died in may have happened or not, but not by half.
     allowed = [states(operations[:done]), states(operations[:begun_count])]
     wrong = []
-    store = Store.open(path, Limits(max_entries=MOST), clock=lambda: 1_000_100.0)
+    store = LocalStore.open(path, Limits(max_entries=MOST), clock=lambda: 1_000_100.0)
     found: dict[int, int] = {}
     for key in range(20):
         stored = store.get(b"key %d" % key)

@@ -78,7 +78,7 @@ def price(
 
     Example: llm-cache price claude-haiku-4-5
     """
-    from llm_cache.exchange.opening import read_optional
+    from llm_cache.exchange.home import read_optional
     from llm_cache.wire.prices import Prices
     from llm_cache.wire.provider import Usage
 

@@ -21,16 +21,9 @@ def opened_store(settings: Settings) -> Iterator[Store | None]:
     if not settings.store_dir.is_dir():
         yield None
         return
-    from llm_cache.store import Limits, Store
+    from llm_cache.exchange.home import open_store
 
-    limits = Limits(
-        ttl_sec=settings.ttl_sec,
-        max_entries=settings.max_entries,
-        max_bytes=settings.max_bytes,
-        max_memory_bytes=0,
-        stale_sec=settings.stale_if_error_sec,
-    )
-    store = Store.open(settings.store_dir, limits)
+    store = open_store(settings, memory=False)
     try:
         yield store
     finally:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
-from llm_cache.errors import SettingsError, StoreError
+from llm_cache.errors import StoreError
 from llm_cache.exchange import edits
 from llm_cache.exchange.asked import Asked, Head
 from llm_cache.exchange.calls import Label
 from llm_cache.exchange.control import by_default, read_control
 from llm_cache.exchange.exchange import Exchange
 from llm_cache.exchange.heads import Headers, merged_headers
+from llm_cache.exchange.home import load_rules
 from llm_cache.exchange.journal import Journal, Listener
 from llm_cache.exchange.routing import Router
 from llm_cache.exchange.tiers import Tiers
@@ -24,23 +24,6 @@ from llm_cache.wire.keys import exact_key
 from llm_cache.wire.normalize import Rules
 from llm_cache.wire.prices import Prices
 from llm_cache.wire.provider import Usage
-
-
-def load_rules(settings: Settings) -> Rules:
-    """The rules of `normalize.json`; none when there is no such file. Raises SettingsError."""
-    text = read_optional(settings.normalize_file)
-    return Rules() if text is None else Rules.parse(text, str(settings.normalize_file))
-
-
-def read_optional(path: Path) -> str | None:
-    """A text file of the home, None when it isn't there. Raises SettingsError."""
-    try:
-        return path.read_text("utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: can't be read: {error}") from None
-
 
 UPKEEP_SEC = 1.0
 """How often access times are written and expired entries are pruned, and what the ledger couldn't
@@ -91,11 +74,6 @@ async def _upkeep(store: Store, journal: Journal) -> None:
             journal.housekeeping_failed(error)
         if failed is None:
             journal.housekeeping_done()
-
-
-def load_prices(settings: Settings) -> Prices:
-    """The price list, with what `prices.json` says. Raises SettingsError."""
-    return Prices.load(read_optional(settings.prices_file), str(settings.prices_file))
 
 
 def request_keys(

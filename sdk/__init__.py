@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from llm_cache.settings import Settings, load_settings
-    from llm_cache.store import Limits, Store
+    from llm_cache.store import Limits, Store, open_store
 
 _MODULES = {
     "LlmCacheError": "errors",
@@ -33,6 +33,7 @@ _MODULES = {
     "StoreFormatError": "errors",
     "UsageError": "errors",
     "load_settings": "settings",
+    "open_store": "store",
 }
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "load_settings",
+    "open_store",
 ]
 
 

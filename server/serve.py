@@ -21,7 +21,8 @@ from hypercorn.asyncio import serve
 from llm_cache import __version__
 from llm_cache.errors import LlmCacheError
 from llm_cache.exchange.exchange import Exchange
-from llm_cache.exchange.opening import load_prices, load_rules, open_exchange
+from llm_cache.exchange.home import load_prices, load_rules, open_store
+from llm_cache.exchange.opening import open_exchange
 from llm_cache.exchange.routing import Router
 from llm_cache.server.app import App
 from llm_cache.server.calllog import CallLog
@@ -41,7 +42,7 @@ from llm_cache.server.logfile import Log
 from llm_cache.server.own import Heard, OwnEndpoints
 from llm_cache.server.pidfile import holder, locked, running_already
 from llm_cache.settings import Settings
-from llm_cache.store import Limits, Store
+from llm_cache.store import Store
 from llm_cache.wire.normalize import Rules
 from llm_cache.wire.prices import Prices
 from llm_cache.wire.registry import PROVIDERS
@@ -86,15 +87,8 @@ def run(settings: Settings, *, stdout: bool = True, alone: bool = True, ready: R
                 raise running_already(pid) from None  # on this port, most likely
             raise
         held.enter_context(lock)
-        limits = Limits(
-            ttl_sec=settings.ttl_sec,
-            max_entries=settings.max_entries,
-            max_bytes=settings.max_bytes,
-            stale_sec=settings.stale_if_error_sec,
-        )
-        store = Store.open(
-            settings.store_dir,
-            limits,
+        store = open_store(
+            settings,
             log=lambda line: log.write("error", [line]),
             patience=STORE_PATIENCE_SEC,
             at_once=False,

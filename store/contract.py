@@ -1,9 +1,12 @@
-"""What every backend of the store promises. `Store` (local.py) is the one there is.
+"""What a store promises, and what may stand behind its memory tier. Protocols and nothing else.
 
-A backend is one class with these methods; the contract test runs against each. All methods are
-synchronous, may be called from several threads at once, and raise StoreError and nothing else
-(`ValueError` for arguments no store could take). Whoever has to wait for others raises StoreBusy, a
-StoreError, once a bounded time is over.
+- `Store` is what everybody outside names. The memory tier (memory.py) is the one that is one.
+- `Backend` is what keeps the answers: a backend is one class with these methods and one line in
+  opening.py. The contract test runs over every backend, bare and behind the memory tier.
+
+All methods are synchronous, may be called from several threads at once, and raise StoreError and
+nothing else (`ValueError` for arguments no store could take). Whoever has to wait for others raises
+StoreBusy, a StoreError, once a bounded time is over. In a child of a fork a store is closed.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from llm_cache.store.entry import Entry, Stored, Tally, Totals
-from llm_cache.store.local.blobs import Draft
 
 
 class LedgerBackend(Protocol):
@@ -25,8 +27,23 @@ class LedgerBackend(Protocol):
         """Return every counter by scope and name."""
 
 
-class Backend(Protocol):
-    """A store of answers by key."""
+class Draft(Protocol):
+    """A body on its way into a store, with the slow part of keeping it done ahead."""
+
+    @property
+    def body(self) -> bytes:
+        """The whole body: a backend that didn't make this draft keeps it all the same."""
+
+    @property
+    def digest(self) -> str:
+        """XXH3-128 of the body, 32 hex digits."""
+
+    def close(self) -> None:
+        """Give up what is held for it. Closing twice, or after a `put` took it, is fine."""
+
+
+class _Answers(Protocol):
+    """What `Store` and `Backend` have in common."""
 
     @property
     def ledger(self) -> LedgerBackend:
@@ -41,9 +58,6 @@ class Backend(Protocol):
         With `stale`, what became so less than the limit `stale_sec` ago is returned too; nothing
         else ever sees it.
         """
-
-    def get_in_memory(self, key: bytes, *, max_age: float | None = None) -> Stored | None:
-        """Return the same when it takes microseconds; None may also mean: ask `get`."""
 
     def draft(self, body: bytes) -> Draft:
         """Do the slow part of keeping `body` ahead of its `put`. Whoever makes a draft that no
@@ -96,4 +110,29 @@ class Backend(Protocol):
         """Do a bounded piece of the housekeeping; to be called every second or so."""
 
     def close(self) -> None:
-        """Write what is pending and let go of everything."""
+        """Write what is pending and let go of everything. Closing twice is fine."""
+
+
+class Backend(_Answers, Protocol):
+    """What keeps the answers behind the memory tier. It needs no memory of its own."""
+
+    def stamp(self) -> int:
+        """Return a number that is another one whenever any key was taken away or moved, by
+        whomever, since it was last asked for. It costs microseconds."""
+
+    def points_to(self, key: bytes, entry: Entry) -> bool:
+        """Tell whether `key` points to this very entry now; one look-up.
+
+        Not by the id alone: a backend that was replaced under a running process (a folder made
+        anew, a server restarted empty) counts its ids from the beginning again.
+        """
+
+    def touch(self, entry_id: int, now: float) -> None:
+        """Count one use of an entry that was had from memory, at unix time `now`."""
+
+
+class Store(_Answers, Protocol):
+    """A store of answers by key, as everybody but its backends names it."""
+
+    def get_in_memory(self, key: bytes, *, max_age: float | None = None) -> Stored | None:
+        """Return the same as `get` when it takes microseconds; None may also mean: ask `get`."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llm_cache.errors import SettingsError
-from llm_cache.exchange.opening import load_rules, read_optional
+from llm_cache.exchange.home import load_rules, read_optional
 from llm_cache.exchange.tiers import NORMALIZE_BUDGET_SEC
 from llm_cache.host.checks.finding import Finding, Level
 from llm_cache.settings import Settings

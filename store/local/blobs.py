@@ -94,7 +94,7 @@ def decode(raw: bytes, digest: str, size: int) -> bytes:
     return body
 
 
-class Draft:
+class BlobDraft:
     """A body on its way into the store: either its blob was there already, or it is in tmp/.
 
     `temp` is the path of the file in tmp/, None when a good blob was found in place. The open file
@@ -153,7 +153,7 @@ class Blobs:
             raise BlobDamaged("its file is a folder") from None
         return decode(raw, digest, size)
 
-    def draft(self, body: bytes) -> Draft:
+    def draft(self, body: bytes) -> BlobDraft:
         """Write `body` to tmp/, unless a good blob of it is in place already.
 
         The blob in place is compared with `body` byte by byte: the digest isn't a cryptographic
@@ -168,9 +168,9 @@ class Blobs:
             return self._write(body, digest)
         if there != body:
             raise StoreError(f"{path} is another body of the same digest: not stored")
-        return Draft(body, digest, disk_size, None, -1)
+        return BlobDraft(body, digest, disk_size, None, -1)
 
-    def _write(self, body: bytes, digest: str) -> Draft:
+    def _write(self, body: bytes, digest: str) -> BlobDraft:
         raw = encode(body)
         temp = self._tmp / f"{digest}.{token_hex(8)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -179,7 +179,7 @@ class Blobs:
         except FileNotFoundError:
             self.lay_out()
             fd = os.open(temp, flags, 0o600)
-        draft = Draft(body, digest, len(raw), temp, fd)
+        draft = BlobDraft(body, digest, len(raw), temp, fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)  # waits for nobody but a sweep that just looks at it
             os.fchmod(fd, 0o600)
@@ -194,7 +194,7 @@ class Blobs:
             raise
         return draft
 
-    def place(self, draft: Draft) -> int:
+    def place(self, draft: BlobDraft) -> int:
         """Bring a draft's blob to its final name and return its size on disk.
 
         Only under the write lock. A blob that was in place when the draft was made, and a file in

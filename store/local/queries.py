@@ -19,9 +19,10 @@ _ENTRY = (
     "e.id, e.meta, e.digest, b.size, b.disk_size, e.request, e.created, e.accessed, e.hits, e.ttl"
 )
 BY_KEY = (
-    f"SELECT {_ENTRY}, k.seal, t.removals FROM keys k JOIN entries e ON e.id = k.entry"  # noqa: S608
-    " JOIN blobs b ON b.digest = e.digest JOIN totals t WHERE k.key = ?"
+    f"SELECT {_ENTRY}, k.seal FROM keys k JOIN entries e ON e.id = k.entry"  # noqa: S608
+    " JOIN blobs b ON b.digest = e.digest WHERE k.key = ?"
 )
+POINTS_TO = "SELECT entry, seal FROM keys WHERE key = ?"
 _BY_PREFIX = (
     f"SELECT {_ENTRY}, k.key FROM keys k JOIN entries e ON e.id = k.entry"  # noqa: S608
     " JOIN blobs b ON b.digest = e.digest WHERE k.key >= ? ORDER BY k.key LIMIT ?"
@@ -66,6 +67,12 @@ def entry_of(row: Row) -> Entry:
 def is_sealed(key: bytes, row: Row) -> bool:
     """Tell whether a row of `BY_KEY` is as it was written."""
     return sealed(row[10], key, entry=row[0], digest=row[2], meta=row[1])
+
+
+def is_of(key: bytes, row: Row, entry: Entry) -> bool:
+    """Tell whether a row of `POINTS_TO` is the one that was written for this entry."""
+    digest = bytes.fromhex(entry.digest)
+    return bool(row[0] == entry.id and sealed(row[1], key, entry.id, digest, entry.meta))
 
 
 def by_prefix(db: sqlite3.Connection, prefix: str) -> Iterator[tuple[str, Entry]]:

@@ -1,12 +1,13 @@
 """The local store: the files and the index of one folder, behind one thread-safe object.
 
 What always holds:
-- The way of a hit is `get_in_memory`, top to bottom; `_get_from_disk` is the way of a hit that
-  isn't in memory. Neither writes anything: uses are noted in `touches`, `flush` writes them.
+- It keeps no answers in memory: that is the memory tier's, which stands in front (memory.py).
+- The way of a hit is `_get`, top to bottom. It writes nothing: uses are noted in `touches`, and
+  `flush` writes them.
 - Everything that changes rows or files goes through `_write`: the write lock, one transaction,
   files before the commit or after it.
 - Only StoreError leaves this room; `_door` is where sqlite3, OSError and zstandard end.
-- A store is closed in a child of a fork (forks.py says why).
+- A store is closed in a child of a fork (store/forks.py says why).
 """
 
 from __future__ import annotations
@@ -21,20 +22,22 @@ from pathlib import Path
 import zstandard
 
 from llm_cache.errors import StoreBusy, StoreError, StoreFormatError
+from llm_cache.store import forks
+from llm_cache.store.contract import Draft
 from llm_cache.store.entry import Entry, Stored, Tally, Totals
 from llm_cache.store.limits import Limits
-from llm_cache.store.local import forks, integrity, queries
-from llm_cache.store.local.blobs import SHARDS, BlobDamaged, Blobs, Draft, Step
+from llm_cache.store.local import integrity, queries
+from llm_cache.store.local.blobs import SHARDS, BlobDamaged, BlobDraft, Blobs, Step
 from llm_cache.store.local.index import BUSY_SEC, MISREAD, Index, Log, Row, is_busy, is_corruption
 from llm_cache.store.local.ledger import Ledger
 from llm_cache.store.local.lock import WriteLock
 from llm_cache.store.local.touches import Touches
 from llm_cache.store.local.transaction import Transaction
-from llm_cache.store.memory import MemoryTier, Slot
 
 _TOUCHES_PER_WRITE = 1_000
 _REMOVALS_PER_WRITE = 200
 _HOUSEKEEPING_SEC = 0.05
+_MOST_OPENINGS = 1 << 20
 _FOREIGN = (sqlite3.Error, OSError, zstandard.ZstdError, OverflowError)
 
 
@@ -46,8 +49,8 @@ def _no_log(line: str) -> None:
     pass
 
 
-class Store:
-    """Answers on disk by key, within limits. Open one with `Store.open`."""
+class LocalStore:
+    """Answers on disk by key, within limits: a `Backend`. Open one with `LocalStore.open`."""
 
     def __init__(
         self,
@@ -67,12 +70,12 @@ class Store:
         self._blobs = Blobs(path, step)
         self._lock = WriteLock(path / "lock", patience)
         self._index = Index(path, log, clock, patience)
-        self._memory = MemoryTier(limits.max_memory_bytes)
         self._touches = Touches()
         self._open = False
         self._forked = False
-        self._version = -1  # PRAGMA data_version of the read connection when removals were read
-        self._removals = -1
+        self._version = -1  # PRAGMA data_version of the read connection when the stamp was read
+        self._stamp = 0
+        self._openings = 0  # of the index, by this object
         self._unswept = list(range(SHARDS))
         random.shuffle(self._unswept)  # so that short lives sweep everything between them
         self.ledger = Ledger(self._write, self._select)
@@ -88,7 +91,7 @@ class Store:
         step: Step = _no_step,
         patience: float = BUSY_SEC,
         at_once: bool = True,
-    ) -> Store:
+    ) -> LocalStore:
         """Open the store in the folder `path`, making it when it isn't there.
 
         `clock` gives unix seconds, `log` takes one line of what went wrong and was dealt with,
@@ -123,7 +126,7 @@ class Store:
         return store
 
     def __repr__(self) -> str:
-        return f"<Store {self.path} {'open' if self._open else 'closed'}>"
+        return f"<LocalStore {self.path} {'open' if self._open else 'closed'}>"
 
     # -- reading
 
@@ -137,47 +140,37 @@ class Store:
         `max_age` old, by less than the limit `stale_sec` is returned too. Raises StoreError when
         the index can't be read.
         """
-        stored = self.get_in_memory(key, max_age=max_age)
-        if stored is not None:
-            return stored
         with self._door():
-            return self._get_from_disk(key, max_age, stale)
+            return self._get(key, max_age, stale)
 
-    def get_in_memory(self, key: bytes, *, max_age: float | None = None) -> Stored | None:
-        """Return what `key` points to if the memory tier has it: microseconds, no file opened.
-
-        None may also mean that `get` would find it. Raises StoreError when the index can't be read.
-        """
-        slot = self._memory.get(key)
-        if slot is None:
-            return None
-        stored = slot.stored
-        entry = stored.entry
-        now = self._clock()
-        if not entry.created <= now < slot.expires:
-            self._memory.drop(key)
-            return None
-        if max_age is not None and now - entry.created >= max_age:
-            return None
+    def stamp(self) -> int:
+        """Return a number that is another one whenever a key was taken away or moved, by whatever
+        process, or the index was opened anew. Raises StoreError when the index can't be read."""
         try:
             with self._index.read_lock:
                 select = self._index.read.execute
                 version = select("PRAGMA data_version").fetchone()[0]
                 if version != self._version:
-                    self._removals = select("SELECT removals FROM totals").fetchone()[0]
+                    removals = select("SELECT removals FROM totals").fetchone()[0]
+                    # Counted from the beginning again by an index that is begun anew.
+                    self._stamp = removals * _MOST_OPENINGS + self._openings
                     self._version = version
-                if slot.removals != self._removals:
-                    there = select("SELECT entry FROM keys WHERE key = ?", (key,)).fetchone()
-                    if there is None or there[0] != entry.id:
-                        self._memory.drop(key)
-                        return None
-                    slot.removals = self._removals
+                return self._stamp
         except (sqlite3.Error, *MISREAD) as error:
             raise self._mapped(error) from error
-        self._touches.note(entry.id, now)
-        return stored
 
-    def _get_from_disk(self, key: bytes, max_age: float | None, stale: bool) -> Stored | None:
+    def points_to(self, key: bytes, entry: Entry) -> bool:
+        """Tell whether `key` points to this very entry now: its seal tells it from another one of
+        that id in another index. Raises StoreError when the index can't be read."""
+        with self._door(), self._index.read_lock:
+            row = self._index.read.execute(queries.POINTS_TO, (key,)).fetchone()
+        return row is not None and queries.is_of(key, row, entry)
+
+    def touch(self, entry_id: int, now: float) -> None:
+        """Count one use of an entry, at unix time `now`. `flush` writes it."""
+        self._touches.note(entry_id, now)
+
+    def _get(self, key: bytes, max_age: float | None, stale: bool) -> Stored | None:
         while True:
             with self._index.read_lock:
                 row = self._index.read.execute(queries.BY_KEY, (key,)).fetchone()
@@ -211,11 +204,8 @@ class Store:
                     self._log(f"store: blob {entry.digest} dropped, a miss: {error}")
                     return None
                 continue
-            stored = Stored(entry, body)
-            if now < expires:
-                self._memory.keep(key, Slot(stored, expires, row[-1]))
             self._touches.note(entry.id, now)
-            return stored
+            return Stored(entry, body)
 
     def _is_damaged(self, key: bytes) -> bool:
         row = self._index.write.execute(queries.BY_KEY, (key,)).fetchone()
@@ -369,9 +359,7 @@ class Store:
         if ttl is not None and not ttl >= 0:
             raise ValueError(f"ttl is {ttl}: it must be 0 or more")
         with self._door(), ExitStack() as drafts:
-            asked = self._blobs.draft(request) if isinstance(request, bytes) else request
-            if asked is not None:
-                drafts.callback(asked.close)
+            asked = None if request is None else self._draft_of(request, drafts)
             answer = self._blobs.draft(body)
             drafts.callback(answer.close)
             self._refuse_oversized(answer.disk_size)
@@ -387,7 +375,7 @@ class Store:
                 self._step("tallied")
                 transaction.shrink(self.limits, self._touches, added, None)
         kept = asked is not None and added not in transaction.without_request
-        entry = Entry(
+        return Entry(
             id=added,
             meta=meta,
             digest=answer.digest,
@@ -399,9 +387,16 @@ class Store:
             hits=hits,
             ttl=ttl,
         )
-        slot = Slot(Stored(entry, body), self.limits.expires(entry), transaction.removals)
-        self._memory.keep(keys[0], slot)
-        return entry
+
+    def _draft_of(self, request: Draft | bytes, drafts: ExitStack) -> BlobDraft:
+        """Our own draft of it; one that another backend made is only good for its body."""
+        if not isinstance(request, bytes):
+            drafts.callback(request.close)
+        if isinstance(request, BlobDraft):
+            return request
+        draft = self._blobs.draft(request if isinstance(request, bytes) else request.body)
+        drafts.callback(draft.close)
+        return draft
 
     def _refuse_oversized(self, disk_size: int) -> None:
         if self.limits.max_bytes and disk_size > self.limits.max_bytes:
@@ -424,7 +419,6 @@ class Store:
             away: list[Path | None] = []
             with self._write(after=lambda: away.append(self._blobs.set_all_aside())) as transaction:
                 removed = transaction.remove_all()
-            self._memory.clear()
             for folder in away:
                 if folder is not None:
                     self._blobs.discard(folder)
@@ -515,7 +509,6 @@ class Store:
         with self._index.read_lock:
             self._index.close()
         self._lock.close()
-        self._memory.clear()
 
     # -- doors
 
@@ -601,15 +594,15 @@ class Store:
 
     def _forget(self) -> None:
         """Forget what was remembered of an index that isn't this one any more."""
-        self._memory.clear()
         self._touches.forget()
-        self._version = self._removals = -1
+        self._version = -1
+        self._openings += 1
 
     def _select(self, query: str) -> list[Row]:
         with self._door(), self._index.read_lock:
             return self._index.read.execute(query).fetchall()
 
-    # -- forks (forks.py)
+    # -- forks (store/forks.py)
 
     def before_fork(self) -> None:
         """Wait for the writer and the reader of this process to finish."""
@@ -627,6 +620,5 @@ class Store:
         self._open = False
         self._index.close()
         self._lock.close()
-        self._memory = MemoryTier(0)
         self._touches = Touches()
         self.after_fork_in_parent()

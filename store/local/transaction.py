@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from llm_cache.errors import StoreError
 from llm_cache.store.entry import Tally
 from llm_cache.store.limits import Limits
-from llm_cache.store.local.blobs import Blobs, Draft, Step
+from llm_cache.store.local.blobs import BlobDraft, Blobs, Step
 from llm_cache.store.local.index import Contradiction, Log, seal_of
 from llm_cache.store.local.touches import Touches
 
@@ -83,8 +83,8 @@ class Transaction:
         self,
         keys: Sequence[bytes],
         meta: bytes,
-        answer: Draft,
-        request: Draft | None,
+        answer: BlobDraft,
+        request: BlobDraft | None,
         ttl: float | None,
         created: float,
         accessed: float,
@@ -123,7 +123,7 @@ class Transaction:
                 self.remove(other)
         return entry, disk_size
 
-    def _refer(self, draft: Draft, digest: bytes) -> int:
+    def _refer(self, draft: BlobDraft, digest: bytes) -> int:
         row = self._db.execute(
             "SELECT size, disk_size FROM blobs WHERE digest = ?", (digest,)
         ).fetchone()

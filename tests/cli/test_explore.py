@@ -289,9 +289,9 @@ def test_a_closed_pipe_ends_a_long_list(cli: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [("--json",), ("--view", "00", "--json")])
 def test_a_ttl_without_end_is_null_in_json(cli: Cli, arguments: tuple[str, ...]) -> None:
-    from llm_cache.store import Limits, Store
+    from llm_cache.store import Limits, open_store
 
-    store = Store.open(cli.home / "store", Limits())
+    store = open_store("local", cli.home / "store", Limits())
     store.put([bytes(32)], b"{}", b"body", ttl=math.inf)
     store.close()
     said = cli.ok("explore", *arguments)
@@ -301,9 +301,9 @@ def test_a_ttl_without_end_is_null_in_json(cli: Cli, arguments: tuple[str, ...])
 
 
 def test_entries_of_any_meta_are_listed(cli: Cli) -> None:
-    from llm_cache.store import Limits, Store
+    from llm_cache.store import Limits, open_store
 
-    store = Store.open(cli.home / "store", Limits())
+    store = open_store("local", cli.home / "store", Limits())
     odd: list[Any] = [b"", b"not json", b"[1]", b'{"usage":{"input_tokens":5},"model":7}']
     for number, meta in enumerate(odd):
         store.put([bytes([number]) * 32], meta, b"body")

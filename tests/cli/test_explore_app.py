@@ -31,7 +31,7 @@ from llm_cache.cli.explore_text import lines_of, safe
 from llm_cache.cli.explore_view import wrapped
 from llm_cache.cli.output import cut, json_text
 from llm_cache.settings import load_settings
-from llm_cache.store import Limits, Store
+from llm_cache.store import Limits, Store, open_store
 from llm_cache.wire.readable.reading import Part
 
 # What is written where
@@ -109,7 +109,7 @@ def test_a_body_of_megabytes_is_cut_with_a_word_about_it() -> None:
 def store(home: Path) -> Iterator[Store]:
     """Fifty entries; the first was used last."""
     fill(home / "store", 50)
-    one = Store.open(home / "store", Limits())
+    one = open_store("local", home / "store", Limits())
     yield one
     one.close()
 
@@ -261,7 +261,7 @@ def _raise(kind: type[Exception]) -> None:
 
 async def test_nothing_of_the_store_is_read_as_markup(home: Path) -> None:
     """Brackets in a model's name or a prompt are brackets."""
-    store = Store.open(home / "store", Limits())
+    store = open_store("local", home / "store", Limits())
     meta = json_text({"model": "[red]m[/red]", "prompt": "[b]hi[/", "provider": "[x]"}).encode()
     store.put([b"k" * 32], meta, b"[/nope] [bold]")
     app = explorer(store)

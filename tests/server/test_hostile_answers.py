@@ -14,7 +14,7 @@ from support.raw import exchange
 from support.replies import json_reply
 from support.upstream import Upstream
 
-from llm_cache.store import Limits, Store
+from llm_cache.store import Limits, open_store
 
 
 def answer_with(**changes: object) -> bytes:
@@ -124,7 +124,7 @@ def test_an_entry_of_another_version_is_replayed_or_a_miss_but_never_an_error(
     one = proxy(CACHE_NORMALIZE="off")
     key = bytes.fromhex(one.ask(request("old")).header("x-cache-key") or "")
     one.stop()
-    store = Store.open(home / "store", Limits())
+    store = open_store("local", home / "store", Limits())
     stored = store.get(key)
     assert stored is not None
     meta = json.loads(stored.entry.meta)

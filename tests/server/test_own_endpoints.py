@@ -17,7 +17,7 @@ from support.upstream import Upstream, wait_until
 from llm_cache import __version__
 from llm_cache.exchange.calls import Call
 from llm_cache.server.feed import BACKLOG, Feed
-from llm_cache.store import Limits, Store
+from llm_cache.store import Limits, open_store
 
 
 def test_health_says_who_answers_and_never_needs_the_token(upstream: Upstream, proxy: Any) -> None:
@@ -200,7 +200,7 @@ def test_what_another_process_deletes_is_gone_on_the_next_request(
     upstream.default = json_reply(wire.message())
     key = one.ask(wire.request()).header("x-cache-key") or ""
     assert one.ask(wire.request()).header("x-cache") == "HIT"
-    store = Store.open(home / "store", Limits())
+    store = open_store("local", home / "store", Limits())
     assert store.delete(bytes.fromhex(key))
     store.close()
     assert one.ask(wire.request()).header("x-cache") == "MISS"

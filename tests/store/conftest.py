@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_cache.store import Limits, Store
+from llm_cache.store import Limits
+from llm_cache.store.local import LocalStore
 
 
 class Clock:
@@ -31,17 +32,17 @@ def log() -> list[str]:
     return []
 
 
-Opener = Callable[..., Store]
+Opener = Callable[..., LocalStore]
 
 
 @pytest.fixture
 def opened(tmp_path: Path, clock: Clock, log: list[str]) -> Iterator[Opener]:
     """Opens stores in one folder; every one is closed at the end of the test."""
-    stores: list[Store] = []
+    stores: list[LocalStore] = []
 
-    def open_store(limits: Limits | None = None, **options: object) -> Store:
+    def open_store(limits: Limits | None = None, **options: object) -> LocalStore:
         options = {"clock": clock, "log": log.append, **options}
-        store = Store.open(tmp_path / "store", limits or Limits(), **options)  # type: ignore[arg-type]
+        store = LocalStore.open(tmp_path / "store", limits or Limits(), **options)  # type: ignore[arg-type]
         stores.append(store)
         return store
 
@@ -51,7 +52,7 @@ def opened(tmp_path: Path, clock: Clock, log: list[str]) -> Iterator[Opener]:
 
 
 @pytest.fixture
-def store(opened: Opener) -> Store:
+def store(opened: Opener) -> LocalStore:
     return opened()
 
 

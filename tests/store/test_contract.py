@@ -1,29 +1,36 @@
-"""What every backend promises. A backend is added by adding its opener to `BACKENDS`."""
+"""What every backend promises, bare and behind the memory tier, and what the tier adds to it.
+
+A backend is added by adding its opener to `BACKENDS`.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llm_cache.errors import StoreError
-from llm_cache.store import Backend, Limits, Store, Totals
+from llm_cache.store import Backend, Limits, Totals
+from llm_cache.store.local import LocalStore
+from llm_cache.store.memory import MemoryTier
 
 KEY, OTHER, THIRD = b"k" * 32, b"o" * 32, b"t" * 32
 
 
 def open_local(path: Path, limits: Limits, clock: Callable[[], float]) -> Backend:
-    return Store.open(path / "store", limits, clock=clock)
+    return LocalStore.open(path / "store", limits, clock=clock)
 
 
 BACKENDS = {"local": open_local}
 
 
 @pytest.fixture(params=BACKENDS)
-def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Any) -> Iterator[Any]:
+def bare(request: pytest.FixtureRequest, tmp_path: Path, clock: Any) -> Iterator[Any]:
+    """Opens a backend with no memory tier; every one is closed at the end of the test."""
     backends: list[Backend] = []
 
     def open_backend(**limits: float) -> Backend:
@@ -36,10 +43,30 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: Any) -> Iterat
         backend.close()
 
 
-@pytest.mark.parametrize("memory", [0, 1 << 20])
+@pytest.fixture
+def remembering(bare: Any, clock: Any) -> Any:
+    """Opens a backend behind a memory tier of 1 MiB, unless told otherwise."""
+
+    def open_tier(*, max_memory_bytes: int = 1 << 20, **limits: float) -> MemoryTier:
+        within = Limits(max_memory_bytes=max_memory_bytes, **limits)  # type: ignore[arg-type]
+        return MemoryTier(bare(**limits), within, clock)
+
+    return open_tier
+
+
+@pytest.fixture(params=["bare", "behind memory", "behind no memory"])
+def opened(request: pytest.FixtureRequest, bare: Any, remembering: Any) -> Any:
+    """Opens a backend, bare or behind a memory tier: what is promised of both."""
+    if request.param == "bare":
+        return bare
+    if request.param == "behind memory":
+        return remembering
+    return partial(remembering, max_memory_bytes=0)
+
+
 @pytest.mark.parametrize("body", [b"", b"x", b"\0" * 100_000, bytes(range(256)) * 9])
-def test_what_was_put_is_got_from_every_key(opened: Any, memory: int, body: bytes) -> None:
-    store = opened(max_memory_bytes=memory)
+def test_what_was_put_is_got_from_every_key(opened: Any, body: bytes) -> None:
+    store = opened()
     entry = store.put([KEY, OTHER], b"meta", body, request=b"asked", ttl=50)
     for key in (KEY, OTHER):
         stored = store.get(key)
@@ -47,7 +74,6 @@ def test_what_was_put_is_got_from_every_key(opened: Any, memory: int, body: byte
     assert store.request_body(entry) == b"asked"
     assert (entry.meta, entry.size, entry.hits, entry.ttl) == (b"meta", len(body), 0, 50)
     assert store.get(THIRD) is None
-    assert (store.get_in_memory(KEY) is not None) == bool(memory)
 
 
 def test_an_entry_outlives_its_process(opened: Any) -> None:
@@ -73,10 +99,7 @@ def test_a_deleted_entry_is_gone_for_every_key_and_every_open_store(opened: Any)
     one, two = opened(), opened()
     one.put([KEY, OTHER], b"", b"body")
     assert two.get(KEY) is not None
-    assert one.get_in_memory(KEY) is not None
-    assert two.get_in_memory(KEY) is not None
     assert two.delete(OTHER) is True
-    assert one.get_in_memory(KEY) is None
     assert [store.get(key) for store in (one, two) for key in (KEY, OTHER)] == [None] * 4
     assert one.delete(KEY) is False
     assert one.totals() == Totals(0, 0)
@@ -90,8 +113,89 @@ def test_a_replaced_answer_is_not_served_from_another_stores_memory(opened: Any)
     assert two.get(KEY).body == b"new"
 
 
-def test_memory_survives_puts_and_flushes_of_other_keys(opened: Any) -> None:
-    one, two = opened(), opened()
+def test_what_was_put_or_got_is_in_memory_until_any_store_deletes_it(remembering: Any) -> None:
+    one, two = remembering(), remembering()
+    one.put([KEY, OTHER], b"", b"body")
+    assert one.get_in_memory(KEY).body == b"body"
+    assert two.get_in_memory(KEY) is None
+    assert two.get(KEY) is not None
+    assert two.get_in_memory(KEY).body == b"body"
+    assert two.delete(OTHER) is True
+    assert one.get_in_memory(KEY) is None
+    assert two.get_in_memory(KEY) is None
+
+
+def test_no_memory_keeps_nothing(remembering: Any) -> None:
+    store = remembering(max_memory_bytes=0)
+    store.put([KEY], b"", b"body")
+    assert store.get(KEY).body == b"body"
+    assert store.get_in_memory(KEY) is None
+
+
+def test_memory_keeps_the_answers_used_last_within_its_bytes(remembering: Any) -> None:
+    store = remembering(max_memory_bytes=20_000)
+    for number in range(10):
+        store.put([b"%d" % number], b"", b"b" * 2_000)
+        store.get_in_memory(b"0")
+    kept = [number for number in range(10) if store.get_in_memory(b"%d" % number)]
+    assert kept == [0, 5, 6, 7, 8, 9]
+    store.put([KEY], b"", b"b" * 6_000)  # too large a share
+    assert store.get_in_memory(KEY) is None
+    assert [number for number in range(10) if store.get_in_memory(b"%d" % number)] == kept
+
+
+def test_a_use_from_memory_is_counted_as_one_from_the_backend(remembering: Any, clock: Any) -> None:
+    store = remembering()
+    store.put([KEY], b"", b"body")
+    clock.now += 5
+    for _ in range(3):
+        assert store.get_in_memory(KEY) is not None
+    store.flush()
+    [(_, entry)] = remembering().entries()
+    assert (entry.hits, entry.accessed) == (3, clock.now)
+
+
+def test_a_moved_key_is_not_in_memory_and_the_others_stay(remembering: Any) -> None:
+    one, two = remembering(), remembering()
+    one.put([KEY], b"", b"old")
+    one.put([OTHER], b"", b"stays")
+    two.put([KEY], b"", b"new")
+    assert one.get_in_memory(KEY) is None
+    assert one.get_in_memory(OTHER).body == b"stays"
+    assert one.get(KEY).body == b"new"
+    assert one.get_in_memory(KEY).body == b"new"
+    assert one.clear() == 2
+    assert [two.get_in_memory(KEY), one.get_in_memory(OTHER)] == [None, None]
+
+
+def test_the_stamp_moves_when_a_key_was_taken_away_or_moved_by_whomever(bare: Any) -> None:
+    one, two = bare(), bare()
+    entry = one.put([KEY], b"", b"body")
+    other = one.put([OTHER, THIRD], b"", b"other")
+    seen = {one.stamp()}
+    for change in (
+        lambda: two.put([KEY], b"", b"moved"),
+        lambda: two.put([THIRD], b"", b"one of two keys moved"),
+        lambda: one.delete(KEY),
+        lambda: two.clear(),
+    ):
+        change()
+        assert one.stamp() not in seen
+        seen.add(one.stamp())
+    assert not one.points_to(KEY, entry)
+    assert not two.points_to(OTHER, other)
+
+
+def test_points_to_knows_the_very_entry(bare: Any) -> None:
+    one, two = bare(), bare()
+    first = one.put([KEY, OTHER], b"meta", b"body")
+    second = two.put([OTHER], b"meta", b"body")
+    assert [two.points_to(key, first) for key in (KEY, OTHER, THIRD)] == [True, False, False]
+    assert [one.points_to(key, second) for key in (KEY, OTHER)] == [False, True]
+
+
+def test_memory_survives_puts_and_flushes_of_other_keys(remembering: Any) -> None:
+    one, two = remembering(), remembering()
     one.put([KEY], b"", b"body")
     kept = one.get(KEY)
     kept.prepared = "made of meta"
@@ -158,11 +262,8 @@ def test_entries_come_most_recently_used_first(opened: Any, clock: Any) -> None:
     assert listed[1:] == [b"%03d" % n for n in reversed(range(450)) if n != 7]
 
 
-@pytest.mark.parametrize("memory", [0, 1 << 20])
-def test_an_entry_expires_when_its_age_reaches_the_ttl(
-    opened: Any, clock: Any, memory: int
-) -> None:
-    store = opened(ttl_sec=10, max_memory_bytes=memory)
+def test_an_entry_expires_when_its_age_reaches_the_ttl(opened: Any, clock: Any) -> None:
+    store = opened(ttl_sec=10)
     start = clock.now
     store.put([KEY], b"", b"by the store's limit")
     store.put([OTHER], b"", b"by its own", ttl=20.5)
@@ -172,21 +273,17 @@ def test_an_entry_expires_when_its_age_reaches_the_ttl(
     assert store.totals() == Totals(0, 0)
 
 
-@pytest.mark.parametrize("memory", [0, 1 << 20])
-def test_an_expired_entry_is_kept_for_who_asks_for_a_stale_one(
-    opened: Any, clock: Any, memory: int
-) -> None:
-    store = opened(ttl_sec=10, stale_sec=5, max_memory_bytes=memory)
+def test_an_expired_entry_is_kept_for_who_asks_for_a_stale_one(opened: Any, clock: Any) -> None:
+    store = opened(ttl_sec=10, stale_sec=5)
     store.put([KEY], b"meta", b"body")
     store.put([OTHER], b"", b"by its own", ttl=20)
     assert store.get(KEY, stale=True).body == b"body"
     clock.now += 14.75
     store.flush()
     assert store.get(KEY) is None
-    assert store.get_in_memory(KEY) is None
     stale = store.get(KEY, stale=True)
     assert (stale.body, stale.entry.meta) == (b"body", b"meta")
-    assert store.get_in_memory(KEY) is None
+    assert store.get(KEY) is None
     assert store.get(OTHER).body == b"by its own"
     assert [entry.size for _, entry in store.entries()] == [len(b"by its own")]
     assert store.find(KEY.hex(), 9) == []
@@ -230,9 +327,8 @@ def test_a_ttl_of_zero_is_over_at_once_and_no_ttl_never_ends(opened: Any, clock:
         store.put([KEY], b"", b"body", ttl=-1)
 
 
-@pytest.mark.parametrize("memory", [0, 1 << 20])
-def test_max_age_refuses_the_old_and_keeps_them(opened: Any, clock: Any, memory: int) -> None:
-    store = opened(max_memory_bytes=memory)
+def test_max_age_refuses_the_old_and_keeps_them(opened: Any, clock: Any) -> None:
+    store = opened()
     store.put([KEY], b"", b"body")
     assert store.get(KEY, max_age=0) is None
     clock.now += 5
@@ -353,11 +449,8 @@ def test_a_shared_body_is_counted_once_and_leaves_with_the_last(opened: Any) -> 
     assert store.totals() == Totals(0, 0)
 
 
-@pytest.mark.parametrize("memory", [0, 1 << 20])
-def test_an_entry_from_the_future_lives_no_longer_than_its_ttl(
-    opened: Any, clock: Any, memory: int
-) -> None:
-    store = opened(ttl_sec=10, max_memory_bytes=memory)
+def test_an_entry_from_the_future_lives_no_longer_than_its_ttl(opened: Any, clock: Any) -> None:
+    store = opened(ttl_sec=10)
     right = clock.now
     clock.now += 1e6
     store.put([KEY], b"", b"body")
@@ -385,7 +478,7 @@ def test_a_clock_set_back_does_not_evict_the_newest(opened: Any, clock: Any) -> 
 
 
 def test_many_threads_share_one_store(opened: Any) -> None:
-    store = opened(max_entries=20, max_memory_bytes=5_000)
+    store = opened(max_entries=20)
     wrong: list[object] = []
 
     def work(seed: int) -> None:
@@ -439,6 +532,20 @@ def test_an_entry_tells_all_its_keys_the_primary_one_first(opened: Any) -> None:
     assert store.keys_of(entry) == [THIRD, OTHER]
     store.delete(THIRD)
     assert store.keys_of(entry) == []
+
+
+def test_a_draft_of_another_store_is_kept_all_the_same(opened: Any, bare: Any) -> None:
+    class Foreign:
+        body, digest, closed = b"asked", "", False
+
+        def close(self) -> None:
+            self.closed = True
+
+    draft = Foreign()
+    store = opened()
+    entry = store.put([KEY], b"", b"body", request=draft)
+    assert store.request_body(entry) == b"asked"
+    assert draft.closed
 
 
 def test_a_request_may_be_drafted_before_its_answer_is_there(opened: Any) -> None:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from llm_cache.store import Limits, Store
+from llm_cache.store.local import LocalStore
 from llm_cache.store.local.blobs import encode
+from llm_cache.store.memory import MemoryTier
 
 KEYS = [b"key %d" % number for number in range(6)]
 keys = st.lists(st.sampled_from(KEYS), min_size=1, max_size=3)
@@ -52,11 +54,13 @@ class StoreAgainstModel(RuleBasedStateMachine):
         self.store = self.open()
 
     def open(self) -> Store:
-        return Store.open(Path(self.folder.name) / "store", self.limits, clock=lambda: self.now)
+        path, clock = Path(self.folder.name) / "store", lambda: self.now
+        self.local = LocalStore.open(path, self.limits, clock=clock)
+        return MemoryTier(self.local, self.limits, clock)
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
-            assert self.store.integrity() == []
+            assert self.local.integrity() == []
             self.store.close()
             self.folder.cleanup()
 

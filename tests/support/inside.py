@@ -22,12 +22,13 @@ from llm_cache.exchange.control import read_control
 from llm_cache.exchange.exchange import Exchange
 from llm_cache.exchange.figures import summary
 from llm_cache.exchange.heads import merged_headers
+from llm_cache.exchange.home import load_prices, load_rules, open_store
 from llm_cache.exchange.journal import Level, Listener
-from llm_cache.exchange.opening import load_prices, load_rules, open_exchange
+from llm_cache.exchange.opening import open_exchange
 from llm_cache.exchange.reply import Reply
 from llm_cache.exchange.routing import Router
 from llm_cache.settings import Settings, load_settings
-from llm_cache.store import Limits, Store
+from llm_cache.store import Store
 
 Fields = Mapping[str, str]
 BASE: Fields = {"content-type": "application/json", "x-api-key": "sk-ant-test-key"}
@@ -133,14 +134,8 @@ async def inside(home: Path, upstream_url: str, **settings: str) -> AsyncIterato
     }
     read = load_settings(environ=environ)
     read.make_home()
-    limits = Limits(
-        ttl_sec=read.ttl_sec,
-        max_entries=read.max_entries,
-        max_bytes=read.max_bytes,
-        stale_sec=read.stale_if_error_sec,
-    )
     heard = Heard()
-    store = await asyncio.to_thread(Store.open, read.store_dir, limits)
+    store = await asyncio.to_thread(open_store, read)
     try:
         rules, prices = load_rules(read), load_prices(read)
         async with open_exchange(read, store, rules, prices, [heard]) as exchange:

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from llm_cache.store import Limits, Store
+from llm_cache.store import Limits, open_store
 
 MODELS = ("claude-haiku-4-5", "claude-sonnet-5", "gpt-4.1-mini", "gemini-2.5-flash")
 
@@ -16,7 +16,7 @@ def fill(folder: Path, count: int) -> None:
     """Make a store of `count` entries that share one blob; entry n was used n seconds ago, has the
     prompt `Question number n.` and a key that starts with n in 8 hex digits."""
     now = time.time()
-    store = Store.open(folder, Limits())
+    store = open_store("local", folder, Limits())
     entry = store.put([b"\xff" * 32], b"", b'{"answer": 1}', request=b'{"ask": 1}')
     store.close()
     digest = bytes.fromhex(entry.digest)

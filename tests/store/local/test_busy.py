@@ -60,7 +60,7 @@ def test_only_the_first_waits_for_a_busy_store_and_says_so(opened: Any, kept_bus
 
 
 def test_a_busy_store_is_read_all_the_same(opened: Any, clock: Any, kept_busy: Any) -> None:
-    store = opened(Limits(ttl_sec=100, max_memory_bytes=0), patience=0)
+    store = opened(Limits(ttl_sec=100), patience=0)
     store.put([KEY], b"", b"kept")
     store.put([b"over"], b"", b"over", ttl=10)
     store.ledger.add({"all": {"puts": 2}})
@@ -98,7 +98,7 @@ def test_the_check_of_a_whole_store_needs_no_lock(opened: Any, kept_busy: Any) -
 def test_the_check_of_a_whole_store_finds_nothing_wrong_in_what_others_write_meanwhile(
     opened: Any,
 ) -> None:
-    limits = Limits(max_entries=20, max_memory_bytes=0)
+    limits = Limits(max_entries=20)
     writer, checker = opened(limits), opened(limits)
     stop = threading.Event()
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from llm_cache.store import Limits, Store
+from llm_cache.store import Limits, open_store
+from llm_cache.store.local import LocalStore
 
 KILLS = Path(__file__).parents[3] / "bench" / "store_kills.py"
 spawn = multiprocessing.get_context("spawn")
@@ -49,7 +50,7 @@ def body_of(number: int) -> bytes:
 
 
 def put_one_key(path: Path, seed: int, results: Any) -> None:
-    store = Store.open(path, Limits())
+    store = open_store("local", path, Limits())
     wrong = []
     for turn in range(100):
         number = seed * 1_000 + turn
@@ -68,7 +69,7 @@ def put_one_key(path: Path, seed: int, results: Any) -> None:
 
 def churn_one_blob(path: Path, seed: int, results: Any) -> None:
     """Put, read, evict and delete entries that share very few blobs."""
-    store = Store.open(path, Limits(max_entries=3, max_memory_bytes=0))
+    store = LocalStore.open(path, Limits(max_entries=3))
     wrong = []
     for turn in range(150):
         number = (turn * 7 + seed) % 4
@@ -90,7 +91,7 @@ def churn_one_blob(path: Path, seed: int, results: Any) -> None:
 
 def open_and_put(path: Path, seed: int, results: Any) -> None:
     lines: list[str] = []
-    store = Store.open(path, Limits(), log=lines.append)
+    store = LocalStore.open(path, Limits(), log=lines.append)
     store.put([b"%d" % seed], b"", body_of(seed))
     store.close()
     results.put([line for line in lines if "set aside" in line])
@@ -113,7 +114,7 @@ def run(work: Any, path: Path, count: int) -> list[str]:
 def test_processes_that_put_one_key_leave_one_of_their_answers(tmp_path: Path) -> None:
     path = tmp_path / "store"
     assert run(put_one_key, path, 3) == []
-    store = Store.open(path, Limits())
+    store = LocalStore.open(path, Limits())
     stored = store.get(b"key")
     assert stored is not None
     assert stored.body == body_of(int(stored.entry.meta))
@@ -127,7 +128,7 @@ def test_eviction_racing_reads_and_writes_of_one_blob_serves_no_wrong_byte(
 ) -> None:
     path = tmp_path / "store"
     assert run(churn_one_blob, path, 3) == []
-    store = Store.open(path, Limits())
+    store = LocalStore.open(path, Limits())
     assert store.totals().entries <= 3
     assert store.integrity() == []
     store.close()
@@ -138,7 +139,7 @@ def test_processes_that_open_a_broken_index_together_set_it_aside_once(tmp_path:
     path.mkdir()
     (path / "index.sqlite").write_bytes(b"not a database " * 100)
     assert len(run(open_and_put, path, 3)) == 1
-    store = Store.open(path, Limits())
+    store = LocalStore.open(path, Limits())
     assert [store.get(b"%d" % n) is not None for n in range(3)] == [True] * 3
     assert len(list(path.glob("*.broken-*"))) == 1
     store.close()

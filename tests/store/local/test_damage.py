@@ -15,7 +15,6 @@ from llm_cache.store.local import blobs
 from llm_cache.store.local.blobs import BlobDamaged, decode, digest_of, encode
 
 KEY, OTHER = b"k" * 32, b"o" * 32
-NO_MEMORY = Limits(max_memory_bytes=0)
 BODY = bytes((i * i * 7 + i // 3) % 256 for i in range(300)) + b"tail " * 40
 
 
@@ -96,7 +95,7 @@ KINDS = ["missing", "empty", "cut", "flipped", "grown", "swapped", "plain", "fol
 def test_a_damaged_blob_is_a_miss_dropped_and_logged(
     opened: Any, log: list[str], kind: str, tmp_path: Path
 ) -> None:
-    store = opened(NO_MEMORY)
+    store = opened()
     entry = store.put([KEY, b"n"], b"", BODY)
     other = store.put([OTHER], b"", BODY[::-1])
     place = store.path / "blobs"
@@ -115,7 +114,7 @@ def test_a_damaged_blob_is_a_miss_dropped_and_logged(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_storing_the_body_again_heals_its_blob(opened: Any, kind: str) -> None:
-    store = opened(NO_MEMORY)
+    store = opened()
     entry = store.put([KEY], b"", BODY)
     other = store.put([OTHER], b"", BODY[::-1])
     paths = [store._blobs.path(e.digest) for e in (entry, other)]
@@ -127,7 +126,7 @@ def test_storing_the_body_again_heals_its_blob(opened: Any, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_request_body_leaves_the_answer(opened: Any, log: list[str], kind: str) -> None:
-    store = opened(NO_MEMORY)
+    store = opened()
     entry = store.put([KEY], b"", BODY, request=b"asked " * 9)
     damage(kind, store._blobs.path(entry.request_digest), store._blobs.path(entry.digest))
     assert store.request_body(entry) is None
@@ -140,7 +139,7 @@ def test_a_damaged_request_body_leaves_the_answer(opened: Any, log: list[str], k
 def test_two_bodies_of_one_digest_never_stand_for_each_other(
     opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = opened(NO_MEMORY)
+    store = opened()
     monkeypatch.setattr(blobs, "digest_of", lambda body: "ab" * 16)
     store.put([KEY], b"", b"one")
     for body in (b"two", b"longer"):
@@ -151,7 +150,7 @@ def test_two_bodies_of_one_digest_never_stand_for_each_other(
 
 
 def test_orphans_are_swept_and_what_is_needed_stays(opened: Any) -> None:
-    store = opened(NO_MEMORY)
+    store = opened()
     store.put([KEY], b"", BODY, request=b"asked")
     rng = random.Random(7)
     for _ in range(40):
@@ -198,7 +197,7 @@ def test_a_draft_that_vanished_is_written_again(opened: Any) -> None:
                 path.unlink()
 
     gone: list[Path] = []
-    store = opened(NO_MEMORY, step=vanish)
+    store = opened(step=vanish)
     store.put([KEY], b"", BODY)
     assert gone
     assert store.get(KEY).body == BODY

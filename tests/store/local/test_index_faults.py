@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 from llm_cache.errors import StoreError, StoreFormatError
-from llm_cache.store import Limits, Store
+from llm_cache.store import Limits
+from llm_cache.store.local import LocalStore
 from llm_cache.store.local.index import FORMAT
 
 KEY, OTHER = b"k" * 32, b"o" * 32
-NO_MEMORY = Limits(max_memory_bytes=0)
 
 
 def tree(path: Path) -> dict[str, tuple[int, float, int]]:
@@ -153,7 +153,7 @@ def test_corruption_seen_later_is_a_store_error_and_set_aside_next_time(
     for number in range(60):
         store.put([b"%d" % number], b"m" * 400, b"body %d" % number)
     store.close()
-    store = opened(NO_MEMORY)
+    store = opened()
     corrupt_pages(store.path / "index.sqlite")
     store._index.read.execute("PRAGMA shrink_memory")
 
@@ -189,7 +189,7 @@ def lose_an_entry(index: Path) -> None:
 
 def test_an_index_that_contradicts_itself_is_corrupt(opened: Any, log: list[str]) -> None:
     """Whatever looks for a victim finds one that isn't there: it must not look for ever."""
-    limits = Limits(max_entries=3, max_memory_bytes=0)
+    limits = Limits(max_entries=3)
     store = opened(limits)
     for number in range(3):
         store.put([b"%d" % number], b"", b"body %d" % number)
@@ -221,7 +221,7 @@ def test_an_index_that_contradicts_itself_is_corrupt(opened: Any, log: list[str]
     ],
 )
 def test_rows_of_another_kind_are_a_store_error_at_most(opened: Any, altered: str) -> None:
-    store = opened(Limits(max_entries=2, max_memory_bytes=0))
+    store = opened(Limits(max_entries=2))
     for number in range(2):
         store.put([b"%d" % number], b"", b"body %d" % number)
     db = sqlite3.connect(store.path / "index.sqlite", isolation_level=None)
@@ -255,7 +255,7 @@ def test_rows_of_another_kind_are_a_store_error_at_most(opened: Any, altered: st
 def test_a_key_whose_row_was_altered_is_a_miss_dropped_and_logged(
     opened: Any, log: list[str], altered: str
 ) -> None:
-    store = opened(NO_MEMORY)
+    store = opened()
     for number in (1, 2):
         store.put([b"%d" % number], b"meta of %d" % number, b"body %d" % number)
     if "keys SET key" in altered:
@@ -280,7 +280,7 @@ def test_altered_bytes_of_an_index_serve_no_wrong_answer(tmp_path: Path, seed: i
     """A miss or a StoreError each, whatever was altered, and never a loop."""
     dice = random.Random(seed)
     whole = tmp_path / "whole"
-    store = Store.open(whole, Limits())
+    store = LocalStore.open(whole, Limits())
     answers = {
         b"%032d" % number: (b"meta %d" % number, b"body %d" % number) for number in range(40)
     }
@@ -296,7 +296,7 @@ def test_altered_bytes_of_an_index_serve_no_wrong_answer(tmp_path: Path, seed: i
             raw[dice.randrange(100, len(raw))] ^= 1 << dice.randrange(8)
         (path / "index.sqlite").write_bytes(raw)
         with contextlib.suppress(StoreError):
-            store = Store.open(path, Limits(max_entries=35))
+            store = LocalStore.open(path, Limits(max_entries=35))
             for key, answer in answers.items():
                 with contextlib.suppress(StoreError):
                     stored = store.get(key)
@@ -347,7 +347,7 @@ def test_a_store_removed_while_open_is_made_anew(opened: Any) -> None:
 def test_no_space_for_the_blob_leaves_the_store_as_it_was(
     opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = opened(NO_MEMORY)
+    store = opened()
     store.put([KEY], b"", b"body")
     real_write = os.write
     room = [7]
@@ -372,7 +372,7 @@ def test_no_space_for_the_blob_leaves_the_store_as_it_was(
 
 
 def test_no_space_for_the_index_leaves_the_store_as_it_was(opened: Any) -> None:
-    store = opened(NO_MEMORY)
+    store = opened()
     store.put([KEY], b"", b"body")
     db = store._index.write
     pages = db.execute("PRAGMA page_count").fetchone()[0]
@@ -396,7 +396,7 @@ def test_everything_is_private_whatever_the_umask(tmp_path: Path) -> None:
     for number, umask in enumerate((0o000, 0o022, 0o277)):
         before = os.umask(umask)
         try:
-            store = Store.open(tmp_path / f"store{number}", Limits())
+            store = LocalStore.open(tmp_path / f"store{number}", Limits())
             store.put([KEY], b"", b"body", request=b"asked")
             store.get(KEY)
             store.flush()
@@ -444,7 +444,7 @@ def test_a_forked_child_opens_the_store_for_itself(opened: Any, clock: Any, tmp_
 
     def work() -> bool:
         os.close(by_parent)  # a parent that fails ends the wait, too
-        own = Store.open(tmp_path / "store", Limits(), clock=clock)
+        own = LocalStore.open(tmp_path / "store", Limits(), clock=clock)
         own.put([OTHER], b"", b"from the child")
         os.write(by_child, b"x")
         os.read(to_child, 1)  # until the parent has closed its store
@@ -506,9 +506,10 @@ FILE_SIZE = """
 import resource, signal, sys
 from pathlib import Path
 from llm_cache.errors import StoreError
-from llm_cache.store import Limits, Store
+from llm_cache.store import Limits
+from llm_cache.store.local import LocalStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-store = Store.open(Path(sys.argv[1]), Limits(max_memory_bytes=0))
+store = LocalStore.open(Path(sys.argv[1]), Limits())
 store.put([b"first"], b"", b"first body")
 for limit in (40, 5_000, 50_000, 200_000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
@@ -536,7 +537,7 @@ def test_files_that_may_not_grow_refuse_puts_and_harm_nothing(tmp_path: Path) ->
 
 
 def test_flush_empties_the_wal_so_that_no_put_has_to(tmp_path: Path) -> None:
-    store = Store.open(tmp_path / "store", Limits())
+    store = LocalStore.open(tmp_path / "store", Limits())
     wal = tmp_path / "store" / "index.sqlite-wal"
     number = 0
     while not wal.exists() or wal.stat().st_size < 1 << 20:
