@@ -2,6 +2,7 @@
 
 Format 2 (the number is the index's), under the store's folder (every folder 0700, every file 0600):
 
+    reserve                  noise: space that is given up when the disk is full (space.py)
     lock                     empty; `flock`ed by whoever writes (lock.py)
     index.sqlite[-wal,-shm]  the index (index.py)
     blobs/ab/ab…32….zst      one blob. The name is the XXH3-128 (seed 0) of the uncompressed bytes
@@ -29,6 +30,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -256,7 +258,11 @@ class Blobs:
         except FileNotFoundError:
             return None
         finally:
-            self.lay_out()
+            try:
+                self.lay_out()
+            except OSError:  # no space for a folder, which there is when the blobs are gone
+                self.discard(away)
+                self.lay_out()
         return away
 
     def discard(self, away: Path) -> None:
@@ -275,6 +281,15 @@ class Blobs:
             for name in names
             if len(name) == 36 and name.endswith(".zst") and name.startswith(prefix)
         ]
+
+    def oldest_first(self, number: int) -> list[tuple[str, int]]:
+        """Return digests and sizes on disk of one of the `SHARDS` folders by time of writing."""
+        found = []
+        for digest in self.shard(number):
+            with suppress(OSError):
+                stat = self.path(digest).stat()
+                found.append((stat.st_mtime, digest, stat.st_size))
+        return [(digest, size) for _, digest, size in sorted(found)]
 
     def sweep_drafts(self) -> int:
         """Remove what dead writers left in tmp/; return how many files that were.
