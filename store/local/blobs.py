@@ -149,7 +149,7 @@ class Blobs:
                 if found != disk_size:
                     raise BlobDamaged(f"its file has {found} bytes instead of {disk_size}")
                 raw = file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise BlobDamaged("its file is missing") from None
         except IsADirectoryError:
             raise BlobDamaged("its file is a folder") from None
@@ -166,7 +166,7 @@ class Blobs:
         try:
             disk_size = path.stat().st_size
             there = self.read(digest, len(body), disk_size)
-        except (FileNotFoundError, BlobDamaged):
+        except (FileNotFoundError, NotADirectoryError, BlobDamaged):
             return self._write(body, digest)
         if there != body:
             raise StoreError(f"{path} is another body of the same digest: not stored")
@@ -206,7 +206,7 @@ class Blobs:
         if draft.temp is None:
             try:
                 return path.stat().st_size
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 pass
         elif self._moved(draft.temp, path):
             draft.temp = None
@@ -232,6 +232,10 @@ class Blobs:
                 path.parent.chmod(0o700)
             except IsADirectoryError:
                 shutil.rmtree(path)
+            except NotADirectoryError:  # a file in place of the folder: nobody's, and in the way
+                path.parent.unlink()
+                path.parent.mkdir(mode=0o700)
+                path.parent.chmod(0o700)
             else:
                 return True
         return False
@@ -241,6 +245,8 @@ class Blobs:
         path = self.path(digest)
         try:
             path.unlink(missing_ok=True)
+        except NotADirectoryError:
+            return  # a file in place of its folder: there is no such blob
         except (IsADirectoryError, PermissionError):
             # unlink(2) of a folder is EISDIR on Linux and EPERM on macOS.
             if not path.is_dir():

@@ -371,8 +371,9 @@ class LocalStore:
         seconds (None: the store's limit). `created` (unix seconds, None: now) and `hits` are of an
         answer that was stored before: it is brought back as old as it is. All in one transaction:
         a key that pointed elsewhere moves here, an entry without a key left goes, the limits hold
-        when it returns, `tallies` are in the ledger. Raises StoreError, and then nothing was
-        changed: when it can't be written, or when the answer alone is larger than `max_bytes`.
+        when it returns (were they lowered, `flush` removes the excess a little at a time),
+        `tallies` are in the ledger. Raises StoreError, and then nothing was changed: when it can't
+        be written, or when the answer alone is larger than `max_bytes`.
         """
         keys = tuple(dict.fromkeys(keys))
         if not keys:
@@ -395,7 +396,7 @@ class LocalStore:
                 if tallies:
                     transaction.tally(tallies)
                 self._step("tallied")
-                transaction.shrink(self.limits, self._touches, added, None)
+                transaction.keep_within(self.limits, self._touches, added, _REMOVALS_PER_WRITE)
                 kept = asked is not None and added not in transaction.without_request
                 return Entry(
                     id=added,
