@@ -77,6 +77,9 @@ class _Answers(Protocol):
     ) -> Entry:
         """Store an answer under all its keys, all or nothing; the limits hold when it returns.
 
+        Unless they didn't before, because they were lowered: then it removes a bounded number and
+        no less than it adds, and `flush` removes the rest.
+
         A key that pointed elsewhere moves here; an entry without a key left goes. StoreError means
         that nothing was changed, tallies included. A negative ttl is a ValueError. `created` and
         `hits` are of an answer that was stored before (None: it is new); its age goes on.

@@ -2,6 +2,7 @@
 
 Format 2 (the number is the index's), under the store's folder (every folder 0700, every file 0600):
 
+    reserve                  noise: space that is given up when the disk is full (space.py)
     lock                     empty; `flock`ed by whoever writes (lock.py)
     index.sqlite[-wal,-shm]  the index (index.py)
     blobs/ab/ab…32….zst      one blob. The name is the XXH3-128 (seed 0) of the uncompressed bytes
@@ -29,6 +30,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -147,7 +149,7 @@ class Blobs:
                 if found != disk_size:
                     raise BlobDamaged(f"its file has {found} bytes instead of {disk_size}")
                 raw = file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise BlobDamaged("its file is missing") from None
         except IsADirectoryError:
             raise BlobDamaged("its file is a folder") from None
@@ -164,7 +166,7 @@ class Blobs:
         try:
             disk_size = path.stat().st_size
             there = self.read(digest, len(body), disk_size)
-        except (FileNotFoundError, BlobDamaged):
+        except (FileNotFoundError, NotADirectoryError, BlobDamaged):
             return self._write(body, digest)
         if there != body:
             raise StoreError(f"{path} is another body of the same digest: not stored")
@@ -204,7 +206,7 @@ class Blobs:
         if draft.temp is None:
             try:
                 return path.stat().st_size
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 pass
         elif self._moved(draft.temp, path):
             draft.temp = None
@@ -230,6 +232,10 @@ class Blobs:
                 path.parent.chmod(0o700)
             except IsADirectoryError:
                 shutil.rmtree(path)
+            except NotADirectoryError:  # a file in place of the folder: nobody's, and in the way
+                path.parent.unlink()
+                path.parent.mkdir(mode=0o700)
+                path.parent.chmod(0o700)
             else:
                 return True
         return False
@@ -239,6 +245,8 @@ class Blobs:
         path = self.path(digest)
         try:
             path.unlink(missing_ok=True)
+        except NotADirectoryError:
+            return  # a file in place of its folder: there is no such blob
         except (IsADirectoryError, PermissionError):
             # unlink(2) of a folder is EISDIR on Linux and EPERM on macOS.
             if not path.is_dir():
@@ -256,7 +264,11 @@ class Blobs:
         except FileNotFoundError:
             return None
         finally:
-            self.lay_out()
+            try:
+                self.lay_out()
+            except OSError:  # no space for a folder, which there is when the blobs are gone
+                self.discard(away)
+                self.lay_out()
         return away
 
     def discard(self, away: Path) -> None:
@@ -275,6 +287,15 @@ class Blobs:
             for name in names
             if len(name) == 36 and name.endswith(".zst") and name.startswith(prefix)
         ]
+
+    def oldest_first(self, number: int) -> list[tuple[str, int]]:
+        """Return digests and sizes on disk of one of the `SHARDS` folders by time of writing."""
+        found = []
+        for digest in self.shard(number):
+            with suppress(OSError):
+                stat = self.path(digest).stat()
+                found.append((stat.st_mtime, digest, stat.st_size))
+        return [(digest, size) for _, digest, size in sorted(found)]
 
     def sweep_drafts(self) -> int:
         """Remove what dead writers left in tmp/; return how many files that were.

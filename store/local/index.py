@@ -34,7 +34,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -92,6 +92,7 @@ SCHEMA = (
 )
 _TABLES = {"entries", "keys", "blobs", "totals", "ledger"}
 _CHECKPOINT_BYTES = 1 << 20
+_PAGE_BYTES = 4096
 _SIDE_FILES = ("", "-wal", "-shm", "-journal")
 
 Row: TypeAlias = tuple[Any, ...]
@@ -150,15 +151,17 @@ class Index:
     """
 
     def __init__(
-        self, root: Path, log: Log, now: Callable[[], float], patience: float = BUSY_SEC
+        self, root: Path, log: Log, now: Callable[[], float], patience: float, wal_bytes: int
     ) -> None:
-        """`patience`: seconds that SQLite waits for others."""
+        """`patience`: seconds that SQLite waits for others. `wal_bytes`: how large the WAL may be,
+        but for a single transaction that is larger."""
         self.path = root / "index.sqlite"
         self.read_lock = threading.Lock()
         self._suspect = root / "index.suspect"
         self._log = log
         self._now = now
         self._patience = patience
+        self._wal_bytes = wal_bytes
         self._file: os.stat_result | None = None
         self.read = self.write = sqlite3.connect(":memory:", check_same_thread=False)
         self.read.close()  # until `open`, whoever asks is told that it is closed
@@ -264,9 +267,17 @@ class Index:
         """Move what has gathered in the WAL into the index, if it is worth it. It waits for nobody
         and nobody waits for it; left to SQLite, a put would do it, some milliseconds long."""
         wal = self.path.with_name(self.path.name + "-wal")
-        if wal.exists() and wal.stat().st_size >= _CHECKPOINT_BYTES:
+        worth_it = min(_CHECKPOINT_BYTES, self._wal_bytes // 2)
+        if wal.exists() and wal.stat().st_size >= worth_it:
             with closing(self.connect()) as db:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def rewind(self) -> None:
+        """Move all of the WAL into the index, so that the next write begins it anew in the space it
+        has, as far as a full disk and others let us. Under the write lock."""
+        with suppress(sqlite3.Error):
+            self.write.execute("PRAGMA busy_timeout = 0").fetchall()
+            self.write.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     def connect(self, patience: float | None = None) -> sqlite3.Connection:
         """Return a new connection, for whoever reads at length. The caller closes it."""
@@ -280,8 +291,9 @@ class Index:
         try:
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA cache_size = -4000")
-            db.execute("PRAGMA journal_size_limit = 67108864")
-            db.execute("PRAGMA wal_autocheckpoint = 16000")  # `checkpoint` comes long before
+            db.execute(f"PRAGMA journal_size_limit = {self._wal_bytes}")
+            # Where the WAL may be large, `checkpoint` comes long before.
+            db.execute(f"PRAGMA wal_autocheckpoint = {self._wal_bytes // _PAGE_BYTES}")
         except BaseException:
             db.close()
             raise

@@ -8,7 +8,6 @@ refused and nothing of that call is added.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 
 from llm_cache.store.entry import Tally
 from llm_cache.store.local.index import Row
@@ -16,11 +15,11 @@ from llm_cache.store.local.transaction import Transaction
 
 
 class Ledger:
-    """The ledger of a local store; `write` opens a transaction, `select` runs a query."""
+    """The ledger of a local store; `write` does work in a transaction, `select` runs a query."""
 
     def __init__(
         self,
-        write: Callable[[], AbstractContextManager[Transaction]],
+        write: Callable[[Callable[[Transaction], None]], None],
         select: Callable[[str], list[Row]],
     ) -> None:
         self._write = write
@@ -28,8 +27,7 @@ class Ledger:
 
     def add(self, tallies: Mapping[str, Tally]) -> None:
         """Add amounts to counters. Durable against a kill when it returns. Raises StoreError."""
-        with self._write() as transaction:
-            transaction.tally(tallies)
+        self._write(lambda transaction: transaction.tally(tallies))
 
     def read(self) -> dict[str, dict[str, int | float]]:
         """Return every counter by scope and name; none that isn't a number. Raises StoreError."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 
 from llm_cache.store.entry import Entry
 from llm_cache.store.limits import Limits
@@ -37,6 +38,11 @@ _PAGE = (
 _PAGE_OF_THAT_TIME = _PAGE.format("e.accessed = ? AND e.id < ?")
 _PAGE_BEFORE = _PAGE.format("e.accessed < ?")
 
+_LEAST_USED = (
+    "SELECT e.id, e.digest, b.disk_size, b.refs, e.request, r.disk_size, r.refs"
+    " FROM entries e INDEXED BY entries_used LEFT JOIN blobs b ON b.digest = e.digest"
+    " LEFT JOIN blobs r ON r.digest = e.request ORDER BY e.accessed"
+)
 EXTREMES = (
     "SELECT entries, bytes,"
     " (SELECT min(created) FROM entries WHERE ttl IS NULL),"
@@ -115,6 +121,15 @@ def is_beyond(limits: Limits, now: float, extremes: Row) -> bool:
         or (due is not None and due <= gone)
         or any(time is not None and time > now for time in latest)
     )
+
+
+def least_used(db: sqlite3.Connection) -> Iterator[tuple[int, list[tuple[str, int]]]]:
+    """Yield entries, least recently used first, with the digests and the sizes on disk of what only
+    they point at."""
+    with closing(db.execute(_LEAST_USED)) as rows:
+        for entry, *blobs in rows:
+            own = (blobs[:3], blobs[3:])
+            yield entry, [(digest.hex(), size) for digest, size, refs in own if refs == 1]
 
 
 def unknown(db: sqlite3.Connection, digests: list[str]) -> list[str]:

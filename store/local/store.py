@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import zstandard
 
@@ -27,10 +28,11 @@ from llm_cache.store.contract import Draft
 from llm_cache.store.entry import Entry, Stored, Tally, Totals
 from llm_cache.store.limits import Limits
 from llm_cache.store.local import integrity, queries
-from llm_cache.store.local.blobs import SHARDS, BlobDamaged, BlobDraft, Blobs, Step
+from llm_cache.store.local.blobs import SHARDS, BlobDamaged, BlobDraft, Blobs, Step, encode
 from llm_cache.store.local.index import BUSY_SEC, MISREAD, Index, Log, Row, is_busy, is_corruption
 from llm_cache.store.local.ledger import Ledger
 from llm_cache.store.local.lock import WriteLock
+from llm_cache.store.local.space import Space, is_full, wal_bytes
 from llm_cache.store.local.touches import Touches
 from llm_cache.store.local.transaction import Transaction
 
@@ -38,6 +40,7 @@ _TOUCHES_PER_WRITE = 1_000
 _REMOVALS_PER_WRITE = 200
 _HOUSEKEEPING_SEC = 0.05
 _MOST_OPENINGS = 1 << 20
+T = TypeVar("T")
 _FOREIGN = (sqlite3.Error, OSError, zstandard.ZstdError, OverflowError)
 
 
@@ -69,7 +72,8 @@ class LocalStore:
         self._step = step
         self._blobs = Blobs(path, step)
         self._lock = WriteLock(path / "lock", patience)
-        self._index = Index(path, log, clock, patience)
+        self._index = Index(path, log, clock, patience, wal_bytes(path.parent, limits.max_bytes))
+        self._space = Space(path, self._blobs, self._index, lambda: self._transaction(0))
         self._touches = Touches()
         self._open = False
         self._forked = False
@@ -78,7 +82,7 @@ class LocalStore:
         self._openings = 0  # of the index, by this object
         self._unswept = list(range(SHARDS))
         random.shuffle(self._unswept)  # so that short lives sweep everything between them
-        self.ledger = Ledger(self._write, self._select)
+        self.ledger = Ledger(self._writing, self._select)
 
     @classmethod
     def open(
@@ -108,7 +112,8 @@ class LocalStore:
                 store._index.refuse_newer()
                 store._blobs.lay_out()
                 with store._lock.held(BUSY_SEC if at_once else patience):
-                    store._index.open()
+                    store._open_index(None)
+                    store._space.recover()
         except StoreFormatError:
             raise
         except StoreError as error:
@@ -227,10 +232,9 @@ class LocalStore:
         is soon enough. The reader's answer is the same.
         """
         try:
-            with self._write() as transaction:
-                if not is_so():
-                    return False
-                transaction.remove(entry.id)
+            return self._writing(
+                lambda transaction: is_so() and (transaction.remove(entry.id) or True), removes=True
+            )
         except StoreBusy:
             pass
         except StoreError as error:
@@ -330,7 +334,24 @@ class LocalStore:
         closed. Raises StoreError.
         """
         with self._door():
+            return self._drafted(body)
+
+    def _drafted(self, body: bytes) -> BlobDraft:
+        """A draft, for which room is made on a full disk."""
+        try:
             return self._blobs.draft(body)
+        except OSError as error:
+            if not is_full(error, self.path):
+                raise
+            full = error
+        with self._lock_of_this_file(self._lock.patience()):
+            for _ in self._space.made(len(encode(body)), self._touches, removes=False):
+                try:
+                    return self._blobs.draft(body)
+                except OSError as error:
+                    if not is_full(error, self.path):
+                        raise
+        raise full
 
     def put(
         self,
@@ -350,8 +371,9 @@ class LocalStore:
         seconds (None: the store's limit). `created` (unix seconds, None: now) and `hits` are of an
         answer that was stored before: it is brought back as old as it is. All in one transaction:
         a key that pointed elsewhere moves here, an entry without a key left goes, the limits hold
-        when it returns, `tallies` are in the ledger. Raises StoreError, and then nothing was
-        changed: when it can't be written, or when the answer alone is larger than `max_bytes`.
+        when it returns (were they lowered, `flush` removes the excess a little at a time),
+        `tallies` are in the ledger. Raises StoreError, and then nothing was changed: when it can't
+        be written, or when the answer alone is larger than `max_bytes`.
         """
         keys = tuple(dict.fromkeys(keys))
         if not keys:
@@ -360,10 +382,11 @@ class LocalStore:
             raise ValueError(f"ttl is {ttl}: it must be 0 or more")
         with self._door(), ExitStack() as drafts:
             asked = None if request is None else self._draft_of(request, drafts)
-            answer = self._blobs.draft(body)
+            answer = self._drafted(body)
             drafts.callback(answer.close)
             self._refuse_oversized(answer.disk_size)
-            with self._write() as transaction:
+
+            def add(transaction: Transaction) -> Entry:
                 # A clock read before the lock could be behind what others wrote since.
                 now = self._clock()
                 born = now if created is None else min(created, now)
@@ -373,20 +396,23 @@ class LocalStore:
                 if tallies:
                     transaction.tally(tallies)
                 self._step("tallied")
-                transaction.shrink(self.limits, self._touches, added, None)
-        kept = asked is not None and added not in transaction.without_request
-        return Entry(
-            id=added,
-            meta=meta,
-            digest=answer.digest,
-            size=len(body),
-            disk_size=disk_size,
-            request_digest=asked.digest if asked is not None and kept else None,
-            created=born,
-            accessed=now,
-            hits=hits,
-            ttl=ttl,
-        )
+                transaction.keep_within(self.limits, self._touches, added, _REMOVALS_PER_WRITE)
+                kept = asked is not None and added not in transaction.without_request
+                return Entry(
+                    id=added,
+                    meta=meta,
+                    digest=answer.digest,
+                    size=len(body),
+                    disk_size=disk_size,
+                    request_digest=asked.digest if asked is not None and kept else None,
+                    created=born,
+                    accessed=now,
+                    hits=hits,
+                    ttl=ttl,
+                )
+
+            needed = answer.disk_size + (asked.disk_size if asked is not None else 0)
+            return self._writing(add, needed=needed)
 
     def _draft_of(self, request: Draft | bytes, drafts: ExitStack) -> BlobDraft:
         """Our own draft of it; one that another backend made is only good for its body."""
@@ -394,7 +420,7 @@ class LocalStore:
             drafts.callback(request.close)
         if isinstance(request, BlobDraft):
             return request
-        draft = self._blobs.draft(request if isinstance(request, bytes) else request.body)
+        draft = self._drafted(request if isinstance(request, bytes) else request.body)
         drafts.callback(draft.close)
         return draft
 
@@ -407,18 +433,30 @@ class LocalStore:
 
     def delete(self, key: bytes) -> bool:
         """Remove the entry any of whose keys this is; return whether there was one."""
-        with self._door(), self._write() as transaction:
+
+        def remove(transaction: Transaction) -> bool:
             row = self._index.write.execute(
                 "SELECT entry FROM keys WHERE key = ?", (key,)
             ).fetchone()
             return row is not None and transaction.remove(row[0])
 
+        return self._writing(remove, removes=True)
+
     def clear(self) -> int:
         """Remove every entry; return how many there were. The ledger stays."""
+        removed = 0
+
+        def remove_all(transaction: Transaction) -> None:
+            nonlocal removed  # with what went before, so that there is room for it on a full disk
+            removed = max(removed, transaction.remove_all())
+
         with self._door():
             away: list[Path | None] = []
-            with self._write(after=lambda: away.append(self._blobs.set_all_aside())) as transaction:
-                removed = transaction.remove_all()
+            self._writing(
+                remove_all,
+                removes=True,
+                after=lambda: away.append(self._blobs.set_all_aside()),
+            )
             for folder in away:
                 if folder is not None:
                     self._blobs.discard(folder)
@@ -437,18 +475,42 @@ class LocalStore:
             if self._index.replaced():
                 with self._write():
                     pass
-            self._write_touches()
             self._index.checkpoint()
+            full = self._write_touches_if_there_is_room()
             while self._needs_pruning():
-                with self._write() as transaction:
-                    now = self._clock()
-                    transaction.from_the_future(now, _REMOVALS_PER_WRITE)
-                    for entry in transaction.expired(self.limits, now, _REMOVALS_PER_WRITE):
-                        transaction.remove_named(entry)
-                    transaction.shrink(self.limits, self._touches, None, _REMOVALS_PER_WRITE)
+                self._writing(self._pruner(), removes=True)
                 if time.monotonic() >= until:
                     return
             self._sweep_some(until)
+            with self._lock_of_this_file(self._lock.patience()):
+                self._space.recover()
+            if full is not None:
+                raise full
+
+    def _pruner(self) -> Callable[[Transaction], None]:
+        """A piece of pruning, which is smaller each time that it is tried again: on a full disk."""
+        most = _REMOVALS_PER_WRITE
+
+        def prune(transaction: Transaction) -> None:
+            nonlocal most
+            now, count = self._clock(), most
+            most = max(1, most // 8)
+            transaction.from_the_future(now, count)
+            for entry in transaction.expired(self.limits, now, count):
+                transaction.remove_named(entry)
+            transaction.shrink(self.limits, self._touches, None, count)
+
+        return prune
+
+    def _write_touches_if_there_is_room(self) -> Exception | None:
+        """Access times drive nothing out: on a full disk they stay in memory for now."""
+        try:
+            self._write_touches()
+        except StoreError as error:
+            if not isinstance(error.__cause__, _FOREIGN) or not is_full(error.__cause__, self.path):
+                raise
+            return error
+        return None
 
     def _write_touches(self) -> None:
         while batch := self._touches.batch(_TOUCHES_PER_WRITE):
@@ -537,25 +599,60 @@ class LocalStore:
                 self._log(f"store: {second}")
         return StoreError(f"{self.path}: {error}")
 
-    @contextmanager
-    def _write(self, after: Callable[[], object] | None = None) -> Iterator[Transaction]:
-        """Open a transaction under the write lock; commit it, or undo it when the block raises.
+    def _writing(
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        removes: bool = False,
+        needed: int = 0,
+        after: Callable[[], object] | None = None,
+    ) -> T:
+        """Do `work` in a transaction under the write lock and return what it returns.
 
-        `after` runs when it is committed and the lock is still held.
+        On a full disk room is made, for `needed` bytes besides the rows, and `work` is done again.
+        `removes`: it takes away (space.py). `after` runs when it is committed and the lock is still
+        held.
         """
         patience = self._lock.patience()
         deadline = time.monotonic() + patience
         with self._door(), self._lock_of_this_file(patience):
-            transaction = Transaction(self._index.write, self._blobs, self._step, self._log)
-            try:
-                self._begin(transaction, max(0.0, deadline - time.monotonic()))
-                yield transaction
-                transaction.commit(self._touches)
-            except BaseException:
-                transaction.rollback()
-                raise
+            room = self._space.made(needed, self._touches, removes=removes)
+            while True:
+                try:
+                    with self._transaction(max(0.0, deadline - time.monotonic())) as transaction:
+                        done = work(transaction)
+                    break
+                except _FOREIGN as error:
+                    if not is_full(error, self.path) or next(room, self) is self:
+                        raise
             if after is not None:
                 after()
+            return done
+
+    @contextmanager
+    def _write(self) -> Iterator[Transaction]:
+        """Open a transaction under the write lock; a full disk is an error here."""
+        patience = self._lock.patience()
+        deadline = time.monotonic() + patience
+        with (
+            self._door(),
+            self._lock_of_this_file(patience),
+            self._transaction(max(0.0, deadline - time.monotonic())) as transaction,
+        ):
+            yield transaction
+
+    @contextmanager
+    def _transaction(self, patience: float) -> Iterator[Transaction]:
+        """Open a transaction, for the holder of the write lock; commit it, or undo it when the
+        block raises."""
+        transaction = Transaction(self._index.write, self._blobs, self._step, self._log)
+        try:
+            self._begin(transaction, patience)
+            yield transaction
+            transaction.commit(self._touches)
+        except BaseException:
+            transaction.rollback()
+            raise
 
     def _begin(self, transaction: Transaction, patience: float) -> None:
         """Begin, though a program that knows nothing of `lock` may have SQLite's own lock."""
@@ -584,7 +681,7 @@ class LocalStore:
             with self._index.read_lock:
                 self._blobs.lay_out()
                 self._index.close()
-                self._index.open(patience)
+                self._open_index(patience)
                 self._forget()
         except sqlite3.OperationalError as error:
             if not is_busy(error):
@@ -592,9 +689,28 @@ class LocalStore:
             raise self._lock.busy() from None
         self._log(f"store: {self._index.path} {why}")
 
+    def _open_index(self, patience: float | None) -> None:
+        """Open the index; where there is no space even for that, some answers go."""
+        try:
+            self._index.open(patience)
+            return
+        except _FOREIGN as error:
+            if not is_full(error, self.path):
+                raise
+            full = error
+        for _ in self._space.made_blindly():
+            try:
+                self._index.open(patience)
+                return
+            except _FOREIGN as error:
+                if not is_full(error, self.path):
+                    raise
+        raise full
+
     def _forget(self) -> None:
         """Forget what was remembered of an index that isn't this one any more."""
         self._touches.forget()
+        self._space.forget()
         self._version = -1
         self._openings += 1
 

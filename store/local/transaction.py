@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from llm_cache.errors import StoreError
 from llm_cache.store.entry import Tally
@@ -212,6 +213,22 @@ class Transaction:
         return removed
 
     # -- keeping to the limits
+
+    def keep_within(self, limits: Limits, touches: Touches, keep: int, most: int) -> None:
+        """Have the limits hold after a put.
+
+        Where they didn't hold before (they were lowered), no more than `most` of that excess is
+        taken away: one answer isn't to wait for all of it.
+        """
+        entries, size = self._was[:2]
+        now = replace(
+            limits,
+            max_entries=limits.max_entries and max(limits.max_entries, entries),
+            max_bytes=limits.max_bytes and max(limits.max_bytes, size),
+        )
+        self.shrink(now, touches, keep, None)
+        if now != limits:
+            self.shrink(limits, touches, keep, most)
 
     def shrink(self, limits: Limits, touches: Touches, keep: int | None, most: int | None) -> bool:
         """Take away until the limits hold; return whether they do.

@@ -189,14 +189,16 @@ async def test_every_order_sorts_and_keeps_the_cursor_on_its_entry(store: Store,
         assert table(app).current == chosen
 
 
-async def test_a_use_that_is_written_late_shows_though_newer_ones_are_known(store: Store) -> None:
+async def test_a_use_that_is_written_late_shows_though_newer_ones_are_known(
+    store: Store, home: Path
+) -> None:
     app = explorer(store)
     async with app.run_test(size=(80, 24)) as pilot:
         await ready(app, pilot)
         await pilot.press("end")
         chosen = table(app).current
         assert chosen is not None
-        other = sqlite3.connect(store.path / "index.sqlite")
+        other = sqlite3.connect(home / "store" / "index.sqlite")
         newest = table(app).rows[0]
         with other:
             other.execute(

@@ -30,7 +30,8 @@ from support.upstream import wait_until
 
 from llm_cache.exchange.calls import Call, Label
 from llm_cache.exchange.journal import Journal
-from llm_cache.store import Limits, open_store
+from llm_cache.store import Limits
+from llm_cache.store.local import LocalStore
 from llm_cache.store.local.lock import AFTER_BUSY_SEC
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -337,7 +338,7 @@ def test_corrupt_index_is_no_obstacle_and_set_aside_at_the_next_start(stage: Sta
 
 async def test_a_flush_that_is_cancelled_loses_no_count(tmp_path: Path) -> None:
     """As by a client that leaves while it asks for /stats, or by a stop."""
-    with closing(open_store("local", tmp_path / "store", Limits(), patience=0.2)) as store:
+    with closing(LocalStore.open(tmp_path / "store", Limits(), patience=0.2)) as store:
         journal = Journal(store.ledger)
         journal.note(Call(Label.HIT, "anthropic", "m", 200, 0.001))
         with write_lock(store.path):

@@ -425,17 +425,25 @@ def test_an_answer_larger_than_the_store_changes_nothing(opened: Any) -> None:
     assert store.ledger.read() == {}
 
 
-def test_lower_limits_hold_from_the_next_put_on(opened: Any, clock: Any) -> None:
+@pytest.mark.parametrize("limit", ["max_entries", "max_bytes"])
+def test_a_put_removes_a_part_of_what_lowered_limits_leave_over_and_flush_the_rest(
+    opened: Any, clock: Any, limit: str
+) -> None:
     wide = opened()
-    for number in range(300):
+    for number in range(600):
         clock.now += 1
-        wide.put([b"%d" % number], b"", b"body %d" % number)
+        size = wide.put([b"%d" % number], b"", b"body %05d" % number).disk_size
     wide.close()
-    narrow = opened(max_entries=10)
-    narrow.put([KEY], b"", b"body")
+    narrow = opened(**{limit: 10 if limit == "max_entries" else 10 * size})
+    narrow.put([KEY], b"", b"body 99999")
+    assert 10 < narrow.totals().entries < 600
+    while narrow.totals().entries > 10:
+        narrow.flush()
     assert narrow.totals().entries == 10
-    assert narrow.get(b"299") is not None
-    assert narrow.get(b"290") is None
+    narrow.put([OTHER], b"", b"body 88888")
+    assert narrow.totals().entries == 10
+    assert narrow.get(b"599") is not None
+    assert narrow.get(b"590") is None
 
 
 def test_a_shared_body_is_counted_once_and_leaves_with_the_last(opened: Any) -> None:

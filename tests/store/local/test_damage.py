@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,24 @@ def test_a_draft_of_a_living_writer_is_not_swept(opened: Any) -> None:
     assert draft.temp.exists()
     draft.close()
     assert not list((one.path / "tmp").iterdir())
+
+
+def test_a_file_in_place_of_a_folder_of_blobs_costs_what_was_in_it_and_no_more(opened: Any) -> None:
+    store = opened()
+    entry = store.put([KEY], b"", BODY, request=b"asked")
+    for digest in (entry.digest, entry.request_digest):
+        shard = store.path / "blobs" / digest[:2]
+        shutil.rmtree(shard)
+        shard.write_text("a file")
+    assert store.request_body(entry) is None
+    assert store.get(KEY) is None
+    store.flush()
+    store.put([KEY], b"", BODY, request=b"asked")
+    stored = store.get(KEY)
+    assert stored.body == BODY
+    assert store.request_body(stored.entry) == b"asked"
+    assert store.delete(KEY)
+    assert store.integrity() == []
 
 
 def test_a_draft_that_vanished_is_written_again(opened: Any) -> None:
