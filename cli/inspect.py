@@ -10,9 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from llm_cache.cli.output import note, say, say_json
+from llm_cache.cli.output import note, printable, say, say_json
 from llm_cache.errors import LlmCacheError, UsageError
 from llm_cache.settings import Settings, load_settings
+
+_ALWAYS_SHOWN = (
+    *("input_tokens", "output_tokens"),
+    *("cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"),
+)
+"""What of a usage is shown when it is 0, too."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Text = Annotated[str, typer.Argument(help="The text itself, @FILE, or - for stdin.")]
@@ -154,9 +160,11 @@ def usage(
     elif answer.usage is None:
         say(f"no usage found: {answer.reason or 'the body names none'}")
     else:
-        for name, count in asdict(answer.usage).items():
-            if not isinstance(count, bool):
-                say(f"{name:<22} {count:,}")
+        for name, told in asdict(answer.usage).items():
+            if isinstance(told, str) and told:
+                say(f"{name:<22} {printable(told)}")
+            elif not isinstance(told, bool | str) and (told or name in _ALWAYS_SHOWN):
+                say(f"{name:<22} {told:,}")
         if not answer.complete:
             note(f"the answer isn't complete: {answer.reason}")
     return 0 if answer.usage else 1

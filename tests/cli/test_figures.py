@@ -283,6 +283,16 @@ def test_usage_is_read_from_json_and_from_a_stream(cli: Cli, tmp_path: Path, str
     assert "input_tokens           12" in cli.ok("usage", f"@{body}")
 
 
+def test_usage_shows_what_else_has_a_price_where_there_is_any(cli: Cli, tmp_path: Path) -> None:
+    used = {**wire.usage(12, 34), "server_tool_use": {"web_search_requests": 3}}
+    body = tmp_path / "body"
+    body.write_bytes(wire.message(tokens={**used, "service_tier": "priority"}))
+    shown = cli.ok("usage", f"@{body}").splitlines()
+    assert "web_searches           3" in shown
+    assert "service_tier           priority" in shown
+    assert not any(line.startswith(("input_audio_tokens", "speed")) for line in shown)
+
+
 @pytest.mark.parametrize(
     ("body", "options"),
     [

@@ -280,7 +280,7 @@ REAL_HEADERS = (
 
 
 def jsons() -> dict[str, bytes]:
-    spaced = b' {\n  "type": "message",\n "usage": {"input_tokens": 3}, "content": []}\r\n '
+    spaced = b' {\n  "type": "message",\n "stop_reason": "end_turn", "content": []}\r\n '
     return {
         "small": wire.message(),
         "blocks": wire.message(BLOCKS, tokens=TOKENS),

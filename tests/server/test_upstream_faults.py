@@ -185,7 +185,7 @@ def test_answer_that_breaks_off_is_cut_and_not_stored(
 
 def test_short_answer_cut_at_every_single_byte(stage: Stage) -> None:
     """BAR 1: an announced length that isn't reached, whatever is missing."""
-    reply = Reply(body=(b'{"type":"message","content":[]}',))
+    reply = Reply(body=(b'{"type":"message","content":[],"stop_reason":"end_turn"}',))
     problems = []
     for at in range(len(wire_bytes(reply))):
         broken = broken_at(reply, at)

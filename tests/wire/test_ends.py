@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support import openai_wire as gpt
+from support.answers import read as read_as
 
 from llm_cache.wire.provider import Answer
 from llm_cache.wire.registry import by_name
@@ -59,14 +60,7 @@ GEMINI_CHUNK = (
 
 def read(name: str, path: str, body: bytes, kind: str = SSE) -> tuple[bool, Answer]:
     """The facts of a body that comes byte by byte."""
-    provider = by_name(name)
-    assert provider is not None
-    endpoint = provider.endpoint("POST", path)
-    assert endpoint is not None
-    watcher = provider.watch(endpoint, 200, kind)
-    for at in range(len(body)):
-        watcher.feed(body[at : at + 1])
-    return watcher.done, watcher.close()
+    return read_as(name, path, body, kind)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from support import openai_wire as gpt
+from support.answers import read
 
 from llm_cache.wire.prices import Prices
 from llm_cache.wire.provider import Usage
-from llm_cache.wire.registry import by_name
 
 PRICES = Prices.load(None, "prices.json")
 JSON, SSE = "application/json", "text/event-stream"
@@ -18,20 +18,13 @@ GEMINI = "/v1beta/models/{}:generateContent"
 M = 1_000_000
 
 
-def cost(name: str, path: str, body: bytes, kind: str = JSON) -> float | None:
-    """What the answer cost in US dollars."""
-    provider = by_name(name)
-    assert provider is not None
-    endpoint = provider.endpoint("POST", path)
-    assert endpoint is not None
-    watcher = provider.watch(endpoint, 200, kind)
-    for at in range(len(body)):
-        watcher.feed(body[at : at + 1])
-    answer = watcher.close()
+def cost(name: str, path: str, body: bytes) -> float | None:
+    """What a plain answer cost in US dollars."""
+    _, answer = read(name, path, body, JSON)
     assert answer.complete, answer.reason
     assert answer.usage is not None
     assert answer.model is not None
-    return PRICES.cost(name, answer.model, answer.usage, endpoint.price_ids)
+    return PRICES.cost(name, answer.model, answer.usage)
 
 
 def message(model: str = "claude-sonnet-4-5", **usage: Any) -> bytes:
@@ -267,12 +260,6 @@ END = gpt.delta(finish="stop")
 def test_a_later_count_of_nothing_takes_nothing_back(
     name: str, path: str, body: bytes, usage: Usage
 ) -> None:
-    provider = by_name(name)
-    assert provider is not None
-    endpoint = provider.endpoint("POST", path)
-    assert endpoint is not None
-    watcher = provider.watch(endpoint, 200, SSE)
-    watcher.feed(body)
-    answer = watcher.close()
+    _, answer = read(name, path, body, SSE)
     assert answer.complete, answer.reason
     assert answer.usage == usage

@@ -3,7 +3,8 @@
 What holds: `as_plain(as_stream(x))` is x. A stream has the events in the order of "Streaming
 messages": message_start, a ping, each block's start, deltas and stop, message_delta, message_stop;
 each block's text is one delta. What isn't known here (a kind of block or delta, an event) isn't
-converted: the answer is None, never half of something.
+converted: the answer is None, never half of something. `MessageFolding` reads streams of any kind,
+for people as well, and keeps what it couldn't place.
 Source: https://docs.anthropic.com/en/api/messages-streaming.
 """
 
@@ -13,6 +14,7 @@ import json
 from typing import Any, Final
 
 from llm_cache.wire.answers import member, parsed
+from llm_cache.wire.folding import WRITTEN, Growing, append, block_place, close_input, settled
 from llm_cache.wire.framing import strict_json
 from llm_cache.wire.framing.sse import EventParser
 from llm_cache.wire.provider import Json
@@ -42,15 +44,22 @@ def as_stream(body: bytes) -> bytes | None:
 def as_plain(body: bytes) -> bytes | None:
     """The Message that the event stream `body` tells, None when it isn't known how."""
     parser = EventParser()
-    folded = _Folded()
+    folding = MessageFolding()
     try:
         for event in parser.feed(body):
-            folded.take(parsed(event.data))
-        if parser.stray or parser.overflowed or parser.unfinished or not folded.stopped:
+            folding.take(_object(parsed(event.data)))
+        if parser.stray or parser.overflowed or parser.unfinished or not folding.stopped:
             return None
-        return _written(folded.message)
+        message = folding.document()
+        return None if folding.unplaced else _written(message)
     except _MISFITS:
         return None
+
+
+def _object(value: Any) -> Json:
+    if not isinstance(value, dict):
+        raise ValueError("an event is an object")
+    return value
 
 
 def _written(doc: Json) -> bytes:
@@ -135,87 +144,112 @@ def _deltas(block: Json) -> tuple[Json, list[Json]]:
     raise ValueError(f"it isn't known how a {kind} block is streamed")
 
 
-class _Folded:
-    """A Message in the making. What doesn't fit raises."""
+class MessageFolding:
+    """A Message in the making, from the events of its stream. Never raises."""
 
     def __init__(self) -> None:
-        self.message: Json = {}
+        self.unplaced: list[Json] = []
+        """Events, or what became of them, that no Message says this way."""
         self.stopped = False
-        self._written: list[str] | None = None  # the input of the tool call that is open
-        self._open = False
+        self._message: Json = {}
+        self._blocks: dict[object, Json] = {}
+        self._open: object = None  # the place of the block that has begun and not ended
 
     def take(self, event: Json) -> None:
         """Add one event."""
-        kind = event["type"]
+        kind = event.get("type")
         if kind == "ping":
             return
-        if self.stopped or (kind == "message_start") == bool(self.message):
-            raise ValueError("events out of order")
+        fits = not self.stopped and (kind == "message_start") != bool(self._message)
         match kind:
             case "message_start":
-                self.message = {**event["message"], "content": []}
+                message = member(event, "message")
+                fits &= bool(message) and not message.get("content")
+                self._message = {**message, "content": []}
             case "content_block_start":
-                self._start(event)
+                fits &= self._start(event)
             case "content_block_delta":
-                self._add(self._block(event), event["delta"])
+                at = block_place(event.get("index"))
+                fits &= event.get("index") == self._open and at in self._blocks
+                block = self._blocks.setdefault(at, {"type": "text"})
+                fits &= _add(block, member(event, "delta"))
             case "content_block_stop":
-                self._stop(self._block(event))
+                fits &= self._open is not None and event.get("index") == self._open
+                self._open = None
             case "message_delta":
-                self._finish(event)
-            case "message_stop" if not self._open and self.message["stop_reason"]:
+                fits &= self._finish(event)
+            case "message_stop":
+                fits &= self._open is None and bool(self._message.get("stop_reason"))
                 self.stopped = True
             case _:
-                raise ValueError(f"it isn't known what a {kind} event adds here")
+                fits = False
+                if kind == "error":
+                    self._message["error"] = event.get("error")
+        if not fits:
+            self.unplaced.append(event)
 
-    def _start(self, event: Json) -> None:
-        content = self.message["content"]
-        if self._open or event["index"] != len(content):
-            raise ValueError("blocks out of order")
-        content.append(dict(event["content_block"]))
-        self._open = True
-        self._written = [] if content[-1]["type"] in _CALLS else None
+    def document(self) -> Json:
+        """The Message as far as it came. Call once, at the end."""
+        for block in self._blocks.values():
+            if not _close(block):
+                self.unplaced.append(block)
+        whole: Json = settled({**self._message, "content": list(self._blocks.values())})
+        return whole
 
-    def _block(self, event: Json) -> Json:
-        content = self.message["content"]
-        if not self._open or event["index"] != len(content) - 1:
-            raise ValueError("blocks out of order")
-        block: Json = content[-1]
-        return block
+    def _start(self, event: Json) -> bool:
+        index, block = event.get("index"), dict(member(event, "content_block"))
+        fits = self._open is None and index == len(self._blocks)
+        self._open = block_place(index)
+        self._blocks[self._open] = block
+        return fits and isinstance(block.get("type"), str)
 
-    def _add(self, block: Json, delta: Json) -> None:
-        match delta["type"]:
-            case "text_delta" if block["type"] == "text":
-                block["text"] += delta["text"]
-            case "citations_delta" if block["type"] == "text":
-                block["citations"] = [*(block.get("citations") or ()), delta["citation"]]
-            case "thinking_delta" if block["type"] == "thinking":
-                block["thinking"] += delta["thinking"]
-            case "signature_delta" if block["type"] == "thinking":
-                block["signature"] = delta["signature"]
-            case "input_json_delta" if self._written is not None:
-                self._written.append(delta["partial_json"])
-            case kind:
-                raise ValueError(f"it isn't known what a {kind} adds to a {block['type']} block")
-
-    def _stop(self, block: Json) -> None:
-        self._open = False
-        if self._written and (text := "".join(self._written)):
-            block["input"] = _object(strict_json.parse(text.encode()))
-        if block["type"] == "thinking" and not block["signature"]:
-            raise ValueError("a thought without its signature")
-
-    def _finish(self, event: Json) -> None:
-        self.message.update(event["delta"])
+    def _finish(self, event: Json) -> bool:
+        fits = event.keys() <= {"type", "delta", "usage", "context_management"}
+        fits &= isinstance(event.get("delta"), dict) and "usage" in self._message
+        self._message |= member(event, "delta")
         if event.get("context_management") is not None:
-            self.message["context_management"] = event["context_management"]
-        if not event.keys() <= {"type", "delta", "usage", "context_management"}:
-            raise ValueError("it isn't known what this message_delta adds")
+            self._message["context_management"] = event["context_management"]
         # "The token counts shown in the usage field of message_delta are cumulative."
         sums = {name: value for name, value in member(event, "usage").items() if value is not None}
-        self.message["usage"] = {**self.message["usage"], **sums}
+        self._message["usage"] = {**member(self._message, "usage"), **sums}
+        return fits
 
 
-def _object(value: Any) -> Json:
-    if not isinstance(value, dict):
-        raise ValueError("a tool's input is an object")
-    return value
+_GROWS: Final = {"text_delta": ("text", "text"), "thinking_delta": ("thinking", "thinking")}
+"""By the kind of delta: the kind of block it belongs to, and the field that grows."""
+
+
+def _add(block: Json, delta: Json) -> bool:
+    """Add a delta to its block; False when the block has no place for it."""
+    kind, owner = delta.get("type"), block.get("type")
+    if isinstance(kind, str) and kind in _GROWS:
+        wanted, field = _GROWS[kind]
+        fits = owner == wanted and field in block
+        return append(block, field, delta.get(field)) and fits
+    if kind == "input_json_delta":
+        return append(block, WRITTEN, delta.get("partial_json")) and owner in _CALLS
+    if kind == "signature_delta":
+        block["signature"] = delta.get("signature")
+        return owner == "thinking"
+    if kind == "citations_delta":
+        cited = block.get("citations") or []
+        if isinstance(cited, list):
+            block["citations"] = [*cited, delta.get("citation")]
+        return isinstance(cited, list) and owner == "text" and "citation" in delta
+    return False
+
+
+def _close(block: Json) -> bool:
+    """End a block; False when it isn't whole."""
+    written = block.get(WRITTEN)
+    text = "".join(written.parts) if isinstance(written, Growing) else ""
+    close_input(block, "input")
+    if block.get("type") == "thinking":
+        return bool(block.get("signature"))
+    if not text:
+        return True
+    try:
+        told = strict_json.parse(text.encode())
+    except ValueError:
+        return False
+    return isinstance(told, dict) and told == block["input"]

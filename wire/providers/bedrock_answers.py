@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from base64 import b64decode
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -25,6 +26,7 @@ from llm_cache.wire.answers import (
     one_line,
     parsed,
 )
+from llm_cache.wire.folding import WRITTEN, Growing, block_place, close_input, merge
 from llm_cache.wire.framing.eventstream import Message, MessageParser
 from llm_cache.wire.provider import Answer, Json, Usage, Watcher
 from llm_cache.wire.providers import anthropic
@@ -298,3 +300,44 @@ def _token_usage(usage: Json) -> Usage:
         cache_write_tokens=written,
         cache_write_1h_tokens=min(one_hour, written),
     )
+
+
+# A streamed answer put together
+
+
+_STEPS: Final = (
+    *("messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop"),
+    *("messageStop", "metadata"),
+)
+
+
+def converse_steps(name: str, doc: Json) -> list[tuple[str, Json]]:
+    """The steps in one message: named by its event type, or, with Nova's chunks, by its members."""
+    if name in _STEPS:
+        return [(name, {key: doc[key] for key in doc if key != "p"})]  # "p" is padding
+    return [(key, doc[key]) for key in _STEPS if isinstance(doc.get(key), dict)]
+
+
+def folded(steps: Iterable[tuple[str, Json]]) -> Json:
+    """Bedrock: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html."""
+    message: Json = {}
+    blocks: dict[object, Json] = {}
+    rest: Json = {}
+    for name, doc in steps:
+        place = block_place(doc.get("contentBlockIndex"))
+        match name:
+            case "messageStart":
+                message |= doc
+            case "contentBlockStart":
+                merge(blocks.setdefault(place, {}), member(doc, "start"))
+            case "contentBlockDelta":
+                merge(blocks.setdefault(place, {}), member(doc, "delta"))
+            case "messageStop" | "metadata":
+                rest |= doc
+    for block in blocks.values():
+        call = member(block, "toolUse")
+        if isinstance(call.get("input"), Growing):
+            call[WRITTEN] = call.pop("input")
+            close_input(call, "input")
+    message["content"] = list(blocks.values())
+    return {"output": {"message": message}, **rest}

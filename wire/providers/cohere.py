@@ -9,7 +9,7 @@ Source: https://docs.cohere.com/reference/chat, .../chat-stream, .../embed, .../
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from llm_cache.wire.answers import (
@@ -28,6 +28,7 @@ from llm_cache.wire.answers import (
     parsed,
     refused_type,
 )
+from llm_cache.wire.folding import append, block_place, merge
 from llm_cache.wire.framing.sse import Event
 from llm_cache.wire.provider import (
     Answer,
@@ -245,3 +246,31 @@ def _usage(told: object) -> Usage | None:
         output_tokens=count(units, "output_tokens"),
         input_includes_cache=True,
     )
+
+
+# A streamed answer put together
+
+
+def folded(docs: Iterable[Json]) -> Json:
+    """Cohere: https://docs.cohere.com/v2/reference/chat-stream."""
+    message: Json = {}
+    texts: dict[object, Json] = {}
+    calls: dict[object, Json] = {}
+    end: Json = {}
+    for doc in docs:
+        place = block_place(doc.get("index"))
+        told = member(member(doc, "delta"), "message")
+        if doc.get("type") == "message-end":
+            end = member(doc, "delta")
+            continue
+        for name, value in told.items():
+            if name == "content" and isinstance(value, dict):
+                merge(texts.setdefault(place, {}), value)
+            elif name == "tool_calls" and isinstance(value, dict):
+                merge(calls.setdefault(place, {}), value)
+            elif isinstance(value, str):
+                append(message, name, value)
+    message["content"] = list(texts.values())
+    if calls:
+        message["tool_calls"] = list(calls.values())
+    return {"message": message, **end}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from llm_cache.wire.answers import (
     text_or_none,
     tier,
 )
+from llm_cache.wire.folding import Growing, append, block_place, last_said
 from llm_cache.wire.framing.json_array import ArrayParser
 from llm_cache.wire.framing.sse import Event
 from llm_cache.wire.provider import (
@@ -440,3 +441,36 @@ def _tier(usage: Json) -> str:
     traffic = usage.get("trafficType")
     told = traffic.removeprefix("ON_DEMAND_") if isinstance(traffic, str) else None
     return tier(usage.get("serviceTier") or told)
+
+
+# A streamed answer put together
+
+
+def folded(docs: Iterable[Json]) -> Json:
+    """Gemini: https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent."""
+    docs = list(docs)
+    candidates: dict[object, Json] = {}
+    for doc in docs:
+        for chunk in objects(doc.get("candidates")):
+            candidate = candidates.setdefault(block_place(chunk.get("index", 0)), {})
+            content = member(chunk, "content")
+            parts = member(candidate, "content").get("parts", [])
+            for part in objects(content.get("parts")):
+                _add_part(parts, part)
+            candidate |= chunk
+            candidate["content"] = {**content, "parts": parts}
+    return last_said(docs, {"candidates": list(candidates.values())})
+
+
+def _add_part(parts: list[Json], part: Json) -> None:
+    plain = {"text", "thought"}
+    last = parts[-1] if parts else {}
+    if (
+        isinstance(part.get("text"), str)
+        and isinstance(last.get("text"), str | Growing)
+        and set(last) <= plain
+        and bool(part.get("thought")) == bool(last.get("thought"))
+    ):
+        append(last, "text", part["text"])
+        return
+    parts.append(dict(part))

@@ -8,7 +8,7 @@ Source: https://docs.ollama.com/api.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from llm_cache.wire.answers import (
@@ -23,6 +23,7 @@ from llm_cache.wire.answers import (
     refused_type,
     text_or_none,
 )
+from llm_cache.wire.folding import append, joined, last_said
 from llm_cache.wire.provider import Answer, Endpoint, Json, Usage, Watcher
 from llm_cache.wire.providers.chat import is_repeatable, keep_last_messages, map_messages, map_texts
 from llm_cache.wire.providers.compatible import Compatible
@@ -206,3 +207,29 @@ def _usage(doc: Json) -> Usage | None:
     if not asked and not answered:
         return None
     return Usage(input_tokens=asked, output_tokens=answered, input_includes_cache=True)
+
+
+# A streamed answer put together
+
+
+def folded(docs: Iterable[Json]) -> Json:
+    """Ollama: https://github.com/ollama/ollama/blob/main/docs/api.md."""
+    docs = list(docs)
+    message: Json = {}
+    for doc in docs:
+        _merge_part(message, member(doc, "message"))
+    told: Json = {"message": message} if message else {}
+    for name in ("response", "thinking"):
+        if any(isinstance(doc.get(name), str) for doc in docs):
+            told[name] = joined(doc.get(name) for doc in docs)
+    return last_said(docs, told)
+
+
+def _merge_part(message: Json, part: Json) -> None:
+    for name, value in part.items():
+        if name in ("content", "thinking"):
+            append(message, name, value)
+        elif isinstance(value, list):
+            message.setdefault(name, []).extend(value)
+        else:
+            message[name] = value

@@ -4,7 +4,8 @@ What holds: `as_plain(as_stream(x))` is x, for what the API itself writes. A str
 choice with its role, has each text and each call's arguments in one chunk, then the finish reasons,
 the usage where it is asked for, and `[DONE]`. What isn't known here (audio, custom tools, a field
 that another host adds) isn't converted, nor is a stream that didn't tell its usage: the answer is
-None, never half of something.
+None, never half of something. `ChatFolding` reads streams of any kind, for people as well, and
+keeps what it couldn't place.
 Source: https://platform.openai.com/docs/api-reference/chat/streaming.
 """
 
@@ -12,9 +13,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Any, Final
 
-from llm_cache.wire.answers import DONE, parsed
+from llm_cache.wire.answers import DONE, member, objects, parsed
+from llm_cache.wire.folding import append, block_place, merge, settled
 from llm_cache.wire.framing import strict_json
 from llm_cache.wire.framing.sse import EventParser
 from llm_cache.wire.provider import Json
@@ -42,13 +45,15 @@ def as_stream(body: bytes, *, include_usage: bool) -> bytes | None:
 def as_plain(body: bytes) -> bytes | None:
     """The chat completion that the stream `body` tells, None when it isn't known how."""
     parser = EventParser()
-    folded = _Folded()
+    folding = ChatFolding()
     try:
-        for event in parser.feed(body):
-            folded.take(event.data)
-        if parser.stray or parser.overflowed or parser.unfinished:
+        *chunks, end = [event.data for event in parser.feed(body)]
+        if parser.stray or parser.overflowed or parser.unfinished or end.strip() != DONE:
             return None
-        return _written(folded.completion())
+        for chunk in chunks:
+            folding.take(parsed(chunk))
+        doc = folding.document()
+        return None if folding.unplaced else _written(_completion(doc))
     except _MISFITS:
         return None
 
@@ -121,102 +126,118 @@ def _text(value: object) -> str:
     return value
 
 
-class _Folded:
-    """A chat completion in the making. What doesn't fit raises."""
+class ChatFolding:
+    """A chat completion in the making, from the chunks of its stream; old completions and other
+    hosts' chunks as well. Never raises."""
 
     def __init__(self) -> None:
-        self._shared: Json = {}
-        self._choices: dict[int, _Choice] = {}
-        self._usage: Json | None = None
-        self._done = False
+        self.unplaced: list[Json] = []
+        """Chunks, or parts of them, that no completion says this way."""
+        self._told: Json = {}  # all but the choices: what was said last, which isn't null
+        self._choices: dict[object, Json] = {}
 
-    def take(self, data: bytes) -> None:
-        """Add one event."""
-        if self._done:
-            raise ValueError("more after the end")
-        if data.strip() == DONE:
-            self._done = True
-            return
-        chunk = parsed(data)
-        _only(chunk, (*_SHARED, "object", "choices", "usage", "obfuscation"))
-        if chunk["object"] != "chat.completion.chunk":
-            raise ValueError("not a chunk")
-        for name in chunk.keys() & _SHARED:
-            if chunk[name] != self._shared.setdefault(name, chunk[name]):
-                raise ValueError(f"{name} changes")
-        self._usage = chunk.get("usage") or self._usage
-        for choice in chunk["choices"]:
-            self._choices.setdefault(choice["index"], _Choice()).take(choice)
+    def take(self, chunk: Json) -> None:
+        """Add one chunk."""
+        for name, value in chunk.items():
+            if name == "choices":
+                continue
+            if name in (*_SHARED, "object") and value != self._told.get(name, value):
+                self.unplaced.append({name: value})
+            if value is not None or name not in self._told:
+                self._told[name] = value
+        parts = objects(chunk.get("choices"))
+        if not isinstance(chunk.get("choices"), list) or len(parts) != len(chunk["choices"]):
+            self.unplaced.append(chunk)
+        for at, part in enumerate(parts):
+            index = part.get("index", at)
+            choice = self._choices.setdefault(block_place(index), {"index": index})
+            if not _add_part(choice, part):
+                self.unplaced.append(part)
 
-    def completion(self) -> Json:
-        """The whole."""
-        if not self._done or not self._choices or self._usage is None:
-            raise ValueError("not whole, or its usage isn't told")
-        shared = {name: self._shared[name] for name in _SHARED if name in self._shared}
-        return {
-            "id": shared.pop("id"),
-            "object": "chat.completion",
-            "created": shared.pop("created"),
-            "model": shared.pop("model"),
-            "choices": [self._choices[index].whole(index) for index in range(len(self._choices))],
-            "usage": self._usage,
-            **shared,
-        }
+    def document(self) -> Json:
+        """The completion as far as it came."""
+        choices = [settled(choice) for choice in self._choices.values()]
+        for choice in choices:
+            message = member(choice, "message")
+            if isinstance(message.get("tool_calls"), dict):
+                message["tool_calls"] = list(message["tool_calls"].values())
+        return {**self._told, "choices": choices}
 
 
-class _Choice:
-    """One choice in the making."""
+def _add_part(choice: Json, part: Json) -> bool:
+    """Add a chunk's part to its choice; False when something of it found no place."""
+    fits: bool = part.get("index") == choice["index"]
+    for name, value in part.items():
+        if name == "text":
+            fits &= append(choice, name, value)
+        elif name == "delta":
+            message = choice.setdefault("message", {})
+            fits &= isinstance(value, dict) and merge(message, member(part, name))
+        elif name == "finish_reason":
+            choice[name] = value or choice.get(name)
+        elif name == "logprobs" and value is not None:
+            try:
+                choice[name] = _joined(choice.get(name), value)
+            except _MISFITS:
+                fits = False
+        elif name != "index" and value is not None:
+            fits = False
+    return fits
 
-    def __init__(self) -> None:
-        self._role: str | None = None
-        self._texts: dict[str, str | None] = {"content": None, "refusal": None}
-        self._calls: list[Json] = []
-        self._annotations: list[Any] = []
-        self._logprobs: Json | None = None
-        self._reason: str | None = None
 
-    def take(self, choice: Json) -> None:
-        """Add one chunk's part."""
-        _only(choice, ("index", "delta", "logprobs", "finish_reason"))
-        delta = choice["delta"]
-        _only(delta, ("role", "content", "refusal", "annotations", "tool_calls"))
-        self._role = delta.get("role") or self._role
-        for name, so_far in self._texts.items():
-            if delta.get(name) is not None:
-                self._texts[name] = (so_far or "") + delta[name]
-        for call in delta.get("tool_calls") or ():
-            self._call(call)
-        self._annotations += delta.get("annotations") or ()
-        if (logprobs := choice.get("logprobs")) is not None:
-            self._logprobs = _joined(self._logprobs, logprobs)
-        self._reason = choice.get("finish_reason") or self._reason
+def _completion(doc: Json) -> Json:
+    """A folded completion as the API itself writes it. What else it says, or lacks, raises."""
+    _only(doc, (*_SHARED, "object", "choices", "usage", "obfuscation"))
+    if doc["object"] != "chat.completion.chunk" or not doc["choices"] or not doc.get("usage"):
+        raise ValueError("not the chunks of a whole, or its usage isn't told")
+    choices = sorted(doc["choices"], key=itemgetter("index"))
+    if [choice["index"] for choice in choices] != list(range(len(choices))):
+        raise ValueError("choices out of order")
+    shared = {name: doc[name] for name in _SHARED if name in doc}
+    return {
+        "id": shared.pop("id"),
+        "object": "chat.completion",
+        "created": shared.pop("created"),
+        "model": shared.pop("model"),
+        "choices": [_choice(choice) for choice in choices],
+        "usage": doc["usage"],
+        **shared,
+    }
 
-    def _call(self, call: Json) -> None:
-        _only(call, ("index", "id", "type", "function"))
-        _only(call["function"], ("name", "arguments"))
-        if not 0 <= call["index"] <= len(self._calls):
-            raise ValueError("calls out of order")
-        if call["index"] == len(self._calls):
-            function = {"name": call["function"]["name"], "arguments": ""}
-            self._calls.append({"id": call["id"], "type": call["type"], "function": function})
-        if self._calls[call["index"]]["type"] != "function":
-            raise ValueError("only functions are known")
-        self._calls[call["index"]]["function"]["arguments"] += call["function"].get("arguments", "")
 
-    def whole(self, index: int) -> Json:
-        """The choice. The API always tells `refusal` and `annotations` in a plain answer."""
-        if not self._reason or not self._role:
-            raise ValueError("a choice isn't finished")
-        message: Json = {"role": self._role, "content": self._texts["content"]}
-        if self._calls:
-            message["tool_calls"] = self._calls
-        message |= {"refusal": self._texts["refusal"], "annotations": self._annotations}
-        return {
-            "index": index,
-            "message": message,
-            "logprobs": self._logprobs,
-            "finish_reason": self._reason,
-        }
+def _choice(choice: Json) -> Json:
+    """A choice. The API always tells `refusal` and `annotations` in a plain answer."""
+    _only(choice, ("index", "message", "logprobs", "finish_reason"))
+    said = choice["message"]
+    _only(said, ("role", "content", "refusal", "annotations", "tool_calls"))
+    if not choice["finish_reason"] or not said["role"]:
+        raise ValueError("a choice isn't finished")
+    content, refusal = (
+        None if said.get(name) is None else _text(said[name]) for name in ("content", "refusal")
+    )
+    message: Json = {"role": said["role"], "content": content}
+    if said.get("tool_calls"):
+        message["tool_calls"] = [_call(call) for call in said["tool_calls"]]
+    notes = said.get("annotations") or []
+    if not isinstance(notes, list):
+        raise ValueError("annotations are a list")
+    message |= {"refusal": refusal, "annotations": notes}
+    return {
+        "index": choice["index"],
+        "message": message,
+        "logprobs": choice.get("logprobs"),
+        "finish_reason": choice["finish_reason"],
+    }
+
+
+def _call(call: Json) -> Json:
+    _only(call, ("id", "type", "function"))
+    function = call["function"]
+    _only(function, ("name", "arguments"))
+    if call["type"] != "function":
+        raise ValueError("only functions are known")
+    told = {"name": _text(function["name"]), "arguments": _text(function.get("arguments", ""))}
+    return {"id": call["id"], "type": call["type"], "function": told}
 
 
 def _joined(so_far: Json | None, more: Json) -> Json:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from llm_cache.wire.answers import member, objects
+from llm_cache.wire.folding import parsed_or_text
 from llm_cache.wire.provider import Json
-from llm_cache.wire.readable.stream import parsed_or_text
 
 Kind = Literal[
     "system",

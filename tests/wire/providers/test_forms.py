@@ -13,6 +13,7 @@ from support import openai_wire as gpt
 
 from llm_cache.wire.provider import Endpoint, Provider, Watcher
 from llm_cache.wire.providers import anthropic, anthropic_forms, openai, openai_forms
+from llm_cache.wire.readable import reading as readable
 
 SSE = "text/event-stream; charset=utf-8"
 
@@ -338,3 +339,62 @@ def test_a_completion_that_is_not_understood_stays_one(body: bytes) -> None:
 def test_azures_filter_results_and_other_hosts_fields_are_not_lost_but_refused() -> None:
     body = gpt.chat("x").replace(b'"object"', b'"prompt_filter_results":[],"object"')
     assert openai_forms.as_stream(body, include_usage=False) is None
+
+
+# One folding for people and for clients
+
+TOOLS = b"".join(gpt.chat_stream(calls=CALLS, tokens=TOKENS))
+ONLY_FOR_PEOPLE: dict[str, tuple[bytes, str]] = {
+    "a Message that was cut": (WHOLE[: WHOLE.index(b"event: message_delta")], "Let me look."),
+    "a delta of a block that never began": (
+        WHOLE.replace(b'"index":1,"delta"', b'"index":9,"delta"', 1),
+        "Hm, the Z",
+    ),
+    "a block that begins twice": (
+        WHOLE.replace(b'"index":1,"content_block"', b'"index":0,"content_block"'),
+        "Let me look.",
+    ),
+    "a chat that was cut": (TALK[: TALK.rindex(b"data: ", 0, -20)], "Hello, w"),
+    "a chat of another host": (
+        TALK.replace(b'"content":"Hello,"', b'"content":"Hello,","reasoning":"Hm"'),
+        "Hello, w",
+    ),
+    "a text completion": (TALK.replace(b'"delta":{"content":"Hello,"}', b'"text":"Hi"'), "Hi"),
+    "a tool's name in every part": (
+        TOOLS.replace(b'"function":{"arguments"', b'"function":{"name":"x","arguments"'),
+        "weather",
+    ),
+    "an index that is none": (
+        WHOLE.replace(b'"index":0,"delta"', b'"index":[],"delta"', 1),
+        "Let me look.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONLY_FOR_PEOPLE)
+def test_what_a_folding_cant_place_is_shown_to_people_and_refused_to_clients(name: str) -> None:
+    stream, words = ONLY_FOR_PEOPLE[name]
+    assert stream not in (WHOLE, TALK, TOOLS)
+    shown = "".join(f"{part.title} {part.text}" for part in readable.answer(SSE, stream))
+    assert words in shown
+    assert anthropic_forms.as_plain(stream) is None
+    assert openai_forms.as_plain(stream) is None
+
+
+documents = st.dictionaries(
+    st.sampled_from(["type", "index", "delta", "choices", "message", "content_block", "usage"])
+    | some,
+    st.sampled_from(
+        ["message_start", "content_block_start", "content_block_delta", "message_delta"]
+    )
+    | values,
+    max_size=6,
+)
+
+
+@given(st.lists(documents, max_size=6))
+def test_a_folding_takes_any_document(docs: list[dict[str, Any]]) -> None:
+    for folding in (anthropic_forms.MessageFolding(), openai_forms.ChatFolding()):
+        for doc in docs:
+            folding.take(doc)
+        assert isinstance(folding.document(), dict)
