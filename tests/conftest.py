@@ -21,6 +21,13 @@ from support.proxy import Proxy, ProxyFactory, clean_environment
 from support.upstream import Upstream, unused_port
 
 
+def pytest_configure() -> None:
+    """Take back SIGINT's default. `scripts/check &` in a script starts with SIGINT ignored, which
+    every child would inherit: what a test interrupts would never end."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home that doesn't exist yet. It is `LLM_CACHE_HOME` of the test's own process too, whose
