@@ -28,6 +28,7 @@ from llm_cache.exchange.routing import Router
 from llm_cache.exchange.upstream import Caller
 from llm_cache.server.app import App
 from llm_cache.server.calllog import CallLog
+from llm_cache.server.certificate import names_of
 from llm_cache.server.feed import Feed
 from llm_cache.server.guard import Guard
 from llm_cache.server.hypercorn.connection import Connection, use_own_connections
@@ -129,11 +130,12 @@ async def _serve(
     caller = Caller(silence_sec=settings.upstream_timeout_sec)
     exchanges = Exchanges(settings, store, journal, caller, rules, prices)
     own = OwnEndpoints(settings, store, journal, exchanges, heard, address=address)
+    own_names = names_of(settings.tls_certfile) if settings.tls_certfile is not None else ()
     guard = Guard(
         host=settings.host,
         token=settings.auth_token,
         allow_origins=settings.allow_origins,
-        allow_hosts=settings.allow_hosts,
+        allow_hosts=(*settings.allow_hosts, *own_names),
     )
     lane = FastLane(exchanges, max_body_bytes=settings.max_request_bytes)
     app = App(
