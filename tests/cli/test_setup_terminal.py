@@ -264,6 +264,26 @@ def test_the_first_on_asks_and_then_starts(cli: Cli, upstream: Upstream) -> None
     assert upstream.wait_for_calls(1)[0].request.header("x-api-key") == KEY
 
 
+def test_the_first_on_writes_every_flag_that_it_was_given(cli: Cli, upstream: Upstream) -> None:
+    flags = ("--upstream", upstream.url, "--mode", "replay", "--scope", "shared", "--verbose")
+    with terminal(cli, "on", *flags) as screen:
+        screen.wait("isn't configured yet")
+        answer(screen, *TO_THE_END)
+        assert screen.ended() == 0
+    said = (cli.home / ".env").read_text()
+    for line in (
+        f"CACHE_UPSTREAM={upstream.url}",
+        "CACHE_MODE=replay",
+        "CACHE_SCOPE=shared",
+        "CACHE_LOG_LEVEL=debug",
+    ):
+        assert f"{line}\n" in said
+    cli.ok("stop")
+    cli.ok("on")
+    report = cli.json("status")
+    assert (report["mode"], report["upstreams"]["*"]) == ("replay", upstream.url)
+
+
 def test_ctrl_c_in_the_first_on_starts_nothing(cli: Cli) -> None:
     with terminal(cli, "on") as screen:
         answer(screen, *TO_THE_END[:2], (TYPED, ("ctrl+c",)))
