@@ -250,12 +250,13 @@ def _ask(
 ) -> None:
     from llm_cache.cli import wizard
 
-    if not key_known:
-        wizard.ask_for_keys(now, answers, check_key)
+    keeps = key_known or wizard.ask_for_keys(now, answers, check_key)
     if "CACHE_PORT" not in answers:
         answers["CACHE_PORT"] = wizard.ask_for_port(now)
     if "CACHE_HOST" not in answers:
         answers["CACHE_HOST"] = wizard.ask_for_host(now)
+    if not keeps:
+        wizard.ask_for_scope(now, answers)
     wizard.ask_for_limits(now, answers)
 
 
