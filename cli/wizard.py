@@ -93,7 +93,8 @@ def ask_for_scope(now: Present, answers: dict[str, str | None]) -> None:
     if "CACHE_SCOPE" in answers:
         return
     host = answers.get("CACHE_HOST") or now.value("CACHE_HOST") or configure.DEFAULTS["CACHE_HOST"]
-    usual = "shared" if is_loopback(host) else "credential"
+    # Enter changes nothing of a configuration that is there.
+    usual = "shared" if is_loopback(host) and not now.exists else "credential"
     scope = _select(
         "Whose are the clients?",
         {
