@@ -3,7 +3,8 @@ line on stderr and an exit code.
 
 Exit codes: 0 success, 1 a failed check or operation, 2 wrong usage, 130 Ctrl-C. There is no
 traceback, whatever happens: an error is one line, and one more for each of several things that
-are wrong at once. `CACHE_LOG_LEVEL=debug` shows the traceback of a fault of our own.
+are wrong at once. What looks like a key is masked in it. `CACHE_LOG_LEVEL=debug` shows the
+traceback of a fault of our own.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from llm_cache.cli import (
     service,
     setup,
     stats,
+    token,
     validate,
 )
 from llm_cache.errors import LlmCacheError
+from llm_cache.masking import without_keys
 
 app = typer.Typer(
     name="llm-cache",
@@ -66,6 +69,7 @@ for _name, _command in (
     app.command(_name)(_command)
 # From the command's name on, nothing is an option of ours.
 app.command("exec", context_settings={"allow_interspersed_args": False})(exec.exec_)
+app.add_typer(token.app, name="token")
 app.add_typer(completion.app, name="completion")
 app.command("_complete", hidden=True)(completion.complete)
 
@@ -155,5 +159,6 @@ def _give_up_stdout() -> None:
 
 def _failed(message: str, code: int, details: Sequence[str] = ()) -> int:
     lines = [f"llm-cache: {message}{':' if details else ''}", *details]
-    print("\n  ".join(" ".join(line.split()) for line in lines), file=sys.stderr, flush=True)
+    text = "\n  ".join(without_keys(" ".join(line.split())) for line in lines)
+    print(text, file=sys.stderr, flush=True)
     return code

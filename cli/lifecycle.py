@@ -12,11 +12,12 @@ import typer
 
 from llm_cache.cli.clients import client_lines
 from llm_cache.cli.output import duration, note, printable, say, say_json
+from llm_cache.cli.settings_now import settings_beside_it
 from llm_cache.cli.setup import can_ask, first_run
-from llm_cache.errors import LlmCacheError, SettingsError, UsageError
+from llm_cache.errors import LlmCacheError, UsageError
 from llm_cache.host import process, service
 from llm_cache.host.notify import tell_manager
-from llm_cache.server.pidfile import holder
+from llm_cache.masking import without_keys
 from llm_cache.settings import Settings, home_folder, load_settings, review_settings
 
 Port = Annotated[
@@ -36,6 +37,9 @@ LogLevel = Annotated[
 Verbose = Annotated[
     bool, typer.Option("--verbose", help="The same as --log-level debug.", show_default=False)
 ]
+Save = Annotated[
+    bool, typer.Option("--save", help="Write the flags into .env as well, for every later start.")
+]
 _ERROR_LINE = re.compile(r"llm-cache: |\S+ ERR(OR)? |\S+ [A-Z-]+ +\S+  [45][0-9][0-9]  ")
 """A line of the log that tells of an error: at a start, of the proxy, of a call."""
 
@@ -45,6 +49,8 @@ _MEANING = {
     "replay": ": never asks upstream, a miss is a 504",
 }
 """What a mode does to requests that name none; `cache` needs no word."""
+
+_PLACE = ("CACHE_PORT", "CACHE_HOST", "CACHE_UPSTREAM")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
@@ -57,12 +63,13 @@ def on(
     scope: Scope = None,
     log_level: LogLevel = None,
     verbose: Verbose = False,
+    save: Save = False,
 ) -> None:
     """Start the proxy in the background, or switch caching on.
 
-    Example: llm-cache on --port 4100
+    Example: llm-cache on --port 4100 --save
     """
-    _switch("on", _flags(port, host, upstream, mode, scope, log_level, verbose))
+    _switch("on", _flags(port, host, upstream, mode, scope, log_level, verbose), save=save)
 
 
 def off(
@@ -91,23 +98,34 @@ def restart(
     scope: Scope = None,
     log_level: LogLevel = None,
     verbose: Verbose = False,
+    save: Save = False,
 ) -> None:
-    """Stop and start with the present settings.
+    """Stop and start, with what the running proxy was started with.
 
-    A cache that is on stays on, one that is off stays off.
+    Its flags, and the environment of then, stay; a flag given here changes one, and .env is read
+    anew. A cache that is on stays on, one that is off stays off.
 
-    Example: llm-cache restart
+    Example: llm-cache restart --port 4100
     """
+    from llm_cache.host import record
     from llm_cache.server.serve import check_files
 
     flags = _flags(port, host, upstream, mode, scope, log_level, verbose)
-    settings = load_settings(flags)  # what is wrong is told before anything is stopped
+    plan = record.for_restart(flags)  # what is wrong is told before anything is stopped
+    settings = plan.settings
     check_files(settings)
+    if not save:
+        _no_flags_for_a_service(settings, plan.flags)
     running = process.find(settings)
     cache = running.cache if running is not None else ""
     if running is not None:
         _stop(settings)
-    _switch(cache or ("off" if settings.off else "on"), flags)
+    _switch(
+        cache or ("off" if settings.off else "on"),
+        dict(plan.flags),
+        environ=plan.environ,
+        save=save,
+    )
 
 
 def stop() -> None:
@@ -117,13 +135,7 @@ def stop() -> None:
 
     Example: llm-cache stop
     """
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        settings = Settings(home_folder())  # whose proxy it is doesn't depend on them
-        if holder(settings.pid_file) is None:
-            raise
-        note(f"the settings are wrong, which a start will refuse: {error}")
+    settings = settings_beside_it()
     _stop(settings)
 
 
@@ -141,17 +153,26 @@ def run(
 
     Example: llm-cache run --port 4100
     """
+    from llm_cache.host import starting
+
+    handed = starting.handed()
+    environ = service.own_environment(os.environ) if as_service else None
     try:
-        flags = _flags(port, host, upstream, mode, scope, log_level, verbose)
-        environ = service.own_environment(os.environ) if as_service else None
-        settings = load_settings(flags, environ=environ)
+        given = _flags(port, host, upstream, mode, scope, log_level, verbose)
+        flags = {**handed.flags, **given}
+        review = review_settings(flags, environ=environ)
+        if review.problems:
+            raise review.error()
         note_misspelt(flags, environ)
-        settings.make_home()
+        review.settings.make_home()
         from llm_cache.host import foreground
 
-        return foreground.run(settings)
+        return foreground.run(review)
     except LlmCacheError as error:
-        tell_manager(f"STATUS={' '.join(str(error).split())}")
+        handed.tell(error)
+        tell_manager(f"STATUS={without_keys(' '.join(str(error).split()))}")
+        if as_service:
+            starting.keep_failure(home_folder(environ), error)
         raise
 
 
@@ -162,7 +183,7 @@ def status(json: Json = False) -> int:
 
     Example: llm-cache status --json
     """
-    settings = load_settings()
+    settings = settings_beside_it()
     report = _report(settings, process.find(settings))
     if json:
         say_json(report)
@@ -171,15 +192,22 @@ def status(json: Json = False) -> int:
     return 0 if report["up"] else 1
 
 
-def _switch(cache: str, flags: dict[str, object]) -> None:
-    settings = load_settings(flags)
+def _switch(
+    cache: str,
+    flags: dict[str, str],
+    *,
+    environ: Mapping[str, str] | None = None,
+    save: bool = False,
+) -> None:
+    settings = load_settings(flags, environ=environ)
     running = process.find(settings)
     if running is None:
-        note_misspelt(flags)
+        note_misspelt(flags, environ)
         asked = not settings.env_file.exists() and _first_run(settings, flags)
-        if asked:
-            settings = load_settings(flags)
-        running = _start(settings, cache, flags)
+        if asked or save:
+            flags = _saved(flags, environ)
+            settings = load_settings(flags, environ=environ)
+        running = _start(settings, cache, flags, environ)
         url = _address(running).url
         say(f"llm-cache is {_state(cache)}: {url} (pid {running.pid})")
         if asked:
@@ -187,8 +215,10 @@ def _switch(cache: str, flags: dict[str, object]) -> None:
             return
     else:
         address = _address(running)
-        _same_place(flags, address)
-        if others := [name for name in flags if name not in ("CACHE_PORT", "CACHE_HOST")]:
+        _same_place(settings, flags, address)
+        if save:
+            _saved(flags, environ)
+        if others := [name for name in flags if name not in _PLACE]:
             note(
                 f"the running proxy keeps its settings: {', '.join(others)} isn't taken; "
                 "`llm-cache restart` with the same flags changes it"
@@ -201,6 +231,20 @@ def _switch(cache: str, flags: dict[str, object]) -> None:
     _print_exports(settings, _address(running).url)
 
 
+def _saved(flags: Mapping[str, str], environ: Mapping[str, str] | None) -> dict[str, str]:
+    """Write the flags into `.env`; those that are still needed, since the environment says
+    something else."""
+    from llm_cache.host import configure
+
+    now = configure.present(environ)
+    if configure.write(now, flags):
+        say(f"written: {now.path} (only you can read it)")
+    needed = configure.overridden(now, flags)
+    for name in needed:
+        note(f"{name} is set in the environment as well, and that counts where it is set")
+    return {name: flags[name] for name in needed}
+
+
 def note_misspelt(flags: Mapping[str, object], environ: Mapping[str, str] | None = None) -> None:
     """Say which names look like settings and do nothing: a misspelt one would go unseen."""
     from llm_cache.host.checks.everything import misspelt
@@ -209,19 +253,18 @@ def note_misspelt(flags: Mapping[str, object], environ: Mapping[str, str] | None
         note(sentence)
 
 
-def _start(settings: Settings, cache: str, flags: dict[str, object]) -> process.Running:
+def _start(
+    settings: Settings,
+    cache: str,
+    flags: Mapping[str, str],
+    environ: Mapping[str, str] | None,
+) -> process.Running:
     """The proxy of this home, started with `cache` on or off; as its service, if it has one."""
     manager = service.installed(settings)
     if manager is None:
-        overrides = {name: str(value) for name, value in flags.items()}
-        overrides["CACHE_OFF"] = "1" if cache == "off" else "0"
-        return process.start(settings, overrides)
-    if flags:
-        wanted = " ".join(f"{name}={value}" for name, value in flags.items())
-        raise UsageError(
-            f"the installed service has its settings from {settings.env_file}: put {wanted} "
-            "there, or `llm-cache uninstall`"
-        )
+        overrides = {"CACHE_OFF": "1" if cache == "off" else "0"}
+        return process.start(settings, overrides, flags=flags, environ=environ)
+    _no_flags_for_a_service(settings, flags)
     if names := service.only_here(settings, os.environ):
         note(f"the service doesn't see what only this shell has: {', '.join(names)}")
     running = service.start(manager, settings)
@@ -230,11 +273,20 @@ def _start(settings: Settings, cache: str, flags: dict[str, object]) -> process.
     return running
 
 
+def _no_flags_for_a_service(settings: Settings, flags: Mapping[str, str]) -> None:
+    if flags and service.installed(settings) is not None:
+        wanted = " ".join(f"{name}={value}" for name, value in flags.items())
+        raise UsageError(
+            f"the installed service has its settings from {settings.env_file}: put {wanted} "
+            "there (--save does), or `llm-cache uninstall`"
+        )
+
+
 def _state(cache: str) -> str:
     return "on" if cache == "on" else "off (forwards everything, stores nothing)"
 
 
-def _first_run(settings: Settings, flags: dict[str, object]) -> bool:
+def _first_run(settings: Settings, flags: Mapping[str, str]) -> bool:
     """Ask what a first run needs, where there is somebody to ask; whether that was so."""
     if can_ask() and not settings.real_keys:
         first_run(flags)
@@ -245,10 +297,23 @@ def _first_run(settings: Settings, flags: dict[str, object]) -> bool:
     return False
 
 
-def _same_place(flags: dict[str, object], address: process.Address) -> None:
+def _same_place(settings: Settings, flags: Mapping[str, str], address: process.Address) -> None:
+    """Refuse flags by which clients would find, or requests reach, another place than they do."""
     port = flags.get("CACHE_PORT")
     if port not in (None, "0", str(address.port)):
-        note(f"it keeps port {address.port}; `llm-cache restart --port {port}` changes it")
+        raise LlmCacheError(
+            f"the proxy runs already and keeps port {address.port}; "
+            f"`llm-cache restart --port {port}` moves it"
+        )
+    if "CACHE_UPSTREAM" in flags:
+        from llm_cache.host.record import in_words
+
+        asks = process.ask(settings, address, "GET", "/stats").get("upstreams") or {}
+        if asks.get("*") != settings.upstream:
+            raise LlmCacheError(
+                f"the proxy runs already and asks {in_words(asks)}; "
+                f"`llm-cache restart --upstream {settings.upstream}` changes it"
+            )
 
 
 def _print_exports(settings: Settings, url: str) -> None:
@@ -273,6 +338,9 @@ def _stop(settings: Settings) -> None:
     manager = service.installed(settings)
     outcome = service.stop(manager, settings) if manager else process.stop(settings)
     if outcome == "killed":
+        from llm_cache.host import record
+
+        record.forget(settings.home)  # it couldn't do that itself
         say("llm-cache didn't stop in time and was killed")
     else:
         say(f"llm-cache is {outcome}")
@@ -404,7 +472,7 @@ def _flags(
     scope: str | None,
     log_level: str | None,
     verbose: bool,
-) -> dict[str, object]:
+) -> dict[str, str]:
     given = {
         "CACHE_PORT": port,
         "CACHE_HOST": host,

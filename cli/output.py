@@ -12,6 +12,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from llm_cache.masking import without_keys
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -22,8 +24,8 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """One line about what happens, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """One line about what happens, on stderr, with no key in it."""
+    print(without_keys(text), file=sys.stderr, flush=True)
 
 
 def say_json(value: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +16,10 @@ from llm_cache.errors import LlmCacheError, UsageError
 from llm_cache.settings import check_value, is_loopback
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llm_cache.host.configure import Answers, Present
+    from llm_cache.host.takeover import TakenOver
     from llm_cache.settings import Settings
 
 
@@ -55,6 +59,20 @@ def setup(
             help="Listen on this address (CACHE_HOST); a token is made when it needs one."
         ),
     ] = None,
+    tls_cert: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Serve HTTPS by this certificate (CACHE_TLS_CERTFILE)."),
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Its key (CACHE_TLS_KEYFILE).")
+    ] = None,
+    allow_hosts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Further names clients call it by, with commas (CACHE_ALLOW_HOSTS).",
+        ),
+    ] = None,
     token_env: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Take the token from this environment variable."),
@@ -76,6 +94,14 @@ def setup(
         str | None,
         typer.Option(metavar="SIZE", help="Use at most so much disk (CACHE_MAX_BYTES)."),
     ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="Take over llm-cache-proxy's .env, normalize.json and prices.json; asks nothing.",
+        ),
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Ask nothing; take defaults for the rest.")
     ] = False,
@@ -94,6 +120,9 @@ def setup(
         "CACHE_UPSTREAM": ("--upstream", upstream),
         "CACHE_PORT": ("--port", port),
         "CACHE_HOST": ("--host", host),
+        "CACHE_TLS_CERTFILE": ("--tls-cert", _absolute(tls_cert)),
+        "CACHE_TLS_KEYFILE": ("--tls-key", _absolute(tls_key)),
+        "CACHE_ALLOW_HOSTS": ("--allow-hosts", allow_hosts),
         "CACHE_TTL_SEC": ("--ttl", ttl),
         "CACHE_MAX_ENTRIES": ("--max-entries", max_entries),
         "CACHE_MAX_BYTES": ("--max-bytes", max_bytes),
@@ -103,6 +132,8 @@ def setup(
     if new_token and token_env:
         raise UsageError("--new-token: makes one, so --token-env can't be given too")
     now = configure.present()
+    if now.broken:
+        note(f"{now.broken}; such lines become comments when it is written")
     answers: dict[str, str | None] = {}
     for setting, (flag, value) in flags.items():
         if value is not None:
@@ -114,6 +145,9 @@ def setup(
         )
     elif new_token:
         answers["CACHE_AUTH_TOKEN"] = configure.new_token()
+    taken = _taken_over(now, from_)
+    if taken is not None:
+        answers = {**taken.answers, **answers}
     keys = _given_keys(key_env or [], key_stdin, provider)
     for name, (flag, key) in keys.items():
         answers[configure.key_setting(name)] = _checked(now, flag, configure.key_setting(name), key)
@@ -121,25 +155,45 @@ def setup(
         answers |= dict.fromkeys(now.kept_keys())
     key_known = bool(keys) or no_key
     _check_given(now, answers, keys, check_key is True)
-    asking = can_ask() and not yes and not key_stdin
-    if not (asking or yes or key_known or now.exists or now.providers()):
+    asking = can_ask() and not yes and not key_stdin and taken is None
+    if not (asking or yes or taken or key_known or now.exists or now.providers()):
         raise UsageError(
             "setup can't ask without a terminal: give --key-env NAME, --key-stdin or --no-key, "
             "or --yes to take the defaults (each client's own key passes through)"
         )
+    if taken is not None:
+        from llm_cache.host import takeover
+
+        now.review.settings.make_home()
+        for path in takeover.write_files(taken, now.home):
+            say(f"written: {path}")
     settings = _finish(now, answers, asking, key_known, check_key)
     _say_what_is_next(now, settings)
 
 
-def first_run(flags: dict[str, object]) -> None:
-    """The wizard before the first start, on a terminal. `flags` answer some of it already."""
+def _absolute(path: str | None) -> str | None:
+    """A path of a flag, which is said from here; one in `.env` is from the home."""
+    return None if path is None else str(Path(path).expanduser().absolute())
+
+
+def _taken_over(now: Present, folder: str | None) -> TakenOver | None:
+    if folder is None:
+        return None
+    from llm_cache.host import takeover
+
+    taken = takeover.taken_over(Path(folder).expanduser().absolute(), now)
+    for sentence in taken.left:
+        note(sentence)
+    return taken
+
+
+def first_run(flags: Mapping[str, str]) -> None:
+    """The wizard before the first start, on a terminal. The `flags` are answers already, and are
+    written with the others."""
     from llm_cache.host import configure
 
     say("llm-cache isn't configured yet. A few questions; Ctrl-C leaves all as it is.")
-    answers: dict[str, str | None] = {
-        name: str(value) for name, value in flags.items() if name in ("CACHE_PORT", "CACHE_HOST")
-    }
-    _finish(configure.present(), answers, True, False, None)
+    _finish(configure.present(), dict(flags), True, False, None)
 
 
 def can_ask() -> bool:
@@ -163,7 +217,7 @@ def _finish(
             _ask(now, answers, key_known, check_key)
             answers = dict(configure.completed(now, answers))
             written = configure.changes(now, answers)
-            agreed = not written or _confirmed(now, written)
+            agreed = not (written or now.broken) or _confirmed(now, written)
         except KeyboardInterrupt:
             note(f"nothing was changed: {now.path}")
             raise
@@ -196,12 +250,13 @@ def _ask(
 ) -> None:
     from llm_cache.cli import wizard
 
-    if not key_known:
-        wizard.ask_for_keys(now, answers, check_key)
+    keeps = key_known or wizard.ask_for_keys(now, answers, check_key)
     if "CACHE_PORT" not in answers:
         answers["CACHE_PORT"] = wizard.ask_for_port(now)
     if "CACHE_HOST" not in answers:
         answers["CACHE_HOST"] = wizard.ask_for_host(now)
+    if not keeps:
+        wizard.ask_for_scope(now, answers)
     wizard.ask_for_limits(now, answers)
 
 

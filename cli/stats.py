@@ -9,8 +9,9 @@ import typer
 
 from llm_cache.cli.open_store import opened_store
 from llm_cache.cli.output import console, dollars, duration, note, printable, say_json
+from llm_cache.cli.settings_now import settings_beside_it
 from llm_cache.host import process
-from llm_cache.settings import Settings, load_settings
+from llm_cache.settings import Settings
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +27,7 @@ def stats(json: Json = False) -> None:
 
     Example: llm-cache stats --json
     """
-    settings = load_settings()
+    settings = settings_beside_it()
     running = process.find(settings)
     if running is not None and running.address is not None:
         figures = process.ask(settings, running.address, "GET", "/stats")

@@ -30,8 +30,9 @@ _FIRST = ("anthropic", "openai", "gemini")
 _DAY = 86400
 
 
-def ask_for_keys(now: Present, answers: dict[str, str | None], check: bool | None) -> None:
-    """Whose key goes upstream. `check`: whether to try a new key; None: ask."""
+def ask_for_keys(now: Present, answers: dict[str, str | None], check: bool | None) -> bool:
+    """Whose key goes upstream; whether one is kept here. `check`: whether to try a new key; None:
+    ask."""
     has_key = bool(now.providers())
     keep = _select(
         "Whose API keys go upstream?",
@@ -43,13 +44,12 @@ def ask_for_keys(now: Present, answers: dict[str, str | None], check: bool | Non
     )
     if not keep:
         answers.update(dict.fromkeys(now.kept_keys()))
-        _ask_for_scope(now, answers)
-        return
+        return False
     while True:
         provider = _ask_for_provider(now, answers)
         _ask_for_key(now, answers, provider, check)
         if not _confirm("A key of another provider as well?", False):
-            return
+            return True
 
 
 def ask_for_port(now: Present) -> str:
@@ -85,6 +85,26 @@ def ask_for_host(now: Present) -> str:
     )
 
 
+def ask_for_scope(now: Present, answers: dict[str, str | None]) -> None:
+    """Who shares answers, where clients' credentials pass through and `CACHE_HOST` is answered: on
+    a machine of one person, whose login's token changes by the hour, it is one cache."""
+    if "CACHE_SCOPE" in answers:
+        return
+    host = answers.get("CACHE_HOST") or now.value("CACHE_HOST") or configure.DEFAULTS["CACHE_HOST"]
+    # Enter changes nothing of a configuration that is there.
+    usual = "shared" if is_loopback(host) and not now.exists else "credential"
+    scope = _select(
+        "Whose are the clients?",
+        {
+            "All mine: one cache, also when a login's token changes": "shared",
+            "Several people or accounts: each has its own answers": "credential",
+        },
+        now.value("CACHE_SCOPE") or usual,
+    )
+    if scope != (now.value("CACHE_SCOPE") or "credential"):
+        answers["CACHE_SCOPE"] = scope
+
+
 def ask_for_limits(now: Present, answers: dict[str, str | None]) -> None:
     """How long and how much is kept."""
     names = ("CACHE_TTL_SEC", "CACHE_MAX_ENTRIES", "CACHE_MAX_BYTES")
@@ -114,27 +134,12 @@ def confirm_changes(now: Present, changes: Answers) -> bool:
     return _confirm(f"Write this to {now.path}?", True)
 
 
-def _ask_for_scope(now: Present, answers: dict[str, str | None]) -> None:
-    if "CACHE_SCOPE" in answers:
-        return
-    scope = _select(
-        "Whose are the clients?",
-        {
-            "Several people or accounts: each has its own answers": "credential",
-            "All mine: one cache, also when a login's token changes": "shared",
-        },
-        now.value("CACHE_SCOPE") or "credential",
-    )
-    if scope != (now.value("CACHE_SCOPE") or "credential"):
-        answers["CACHE_SCOPE"] = scope
-
-
 def _ask_for_provider(now: Present, answers: Answers) -> str:
     kept = {*now.providers(), *(configure.provider_of(name) for name in answers)}
     names = [one.name for one in PROVIDERS if one.key_form is not None]
     names = [*_FIRST, *(name for name in names if name not in _FIRST)]
     titles = {_title(name) + (" (set)" if name in kept else ""): name for name in names}
-    return _select("Of which provider?", titles, "anthropic")
+    return _select("Of which provider? (type to filter)", titles, "anthropic", filtered=True)
 
 
 def _title(provider: str) -> str:
@@ -228,10 +233,13 @@ def _tell(text: str) -> None:
 # One question each. questionary's own `ask` would take Ctrl-C for an answer.
 
 
-def _select(message: str, choices: dict[str, T], default: T) -> T:
+def _select(message: str, choices: dict[str, T], default: T, *, filtered: bool = False) -> T:
     titles = [questionary.Choice(title, value) for title, value in choices.items()]
     chosen = next((one for one in titles if one.value == default), titles[0])
-    answer: T = _asked(questionary.select(message, titles, default=chosen))
+    question = questionary.select(
+        message, titles, default=chosen, use_search_filter=filtered, use_jk_keys=not filtered
+    )
+    answer: T = _asked(question)
     return answer
 
 

@@ -44,7 +44,7 @@ _llm_cache() {
                     -*) option=$word ;;
                     *)
                         case $path in
-                            '' | 'completion') path="${path:+$path }$word" ;;
+                            '' | 'token'|'completion') path="${path:+$path }$word" ;;
                         esac
                         ;;
                 esac
@@ -62,10 +62,10 @@ _llm_cache() {
     case $path in
         '')
             options='-h --help --version'
-            words='on off restart stop run status stats monitor explore validate setup install uninstall key price usage presets demo exec completion'
+            words='on off restart stop run status stats monitor explore validate setup install uninstall key price usage presets demo exec token completion'
             ;;
         'on')
-            options='-h --help --port --host --upstream --mode --scope --log-level --verbose'
+            options='-h --help --port --host --upstream --mode --scope --log-level --verbose --save'
             case $option in
                 --port) kind=files ;;
                 --host) kind=files ;;
@@ -89,7 +89,7 @@ _llm_cache() {
             esac
             ;;
         'restart')
-            options='-h --help --port --host --upstream --mode --scope --log-level --verbose'
+            options='-h --help --port --host --upstream --mode --scope --log-level --verbose --save'
             case $option in
                 --port) kind=files ;;
                 --host) kind=files ;;
@@ -138,7 +138,7 @@ _llm_cache() {
             options='-h --help --json'
             ;;
         'setup')
-            options='-h --help --key-env --key-stdin --provider --no-key --check-key --no-check-key --scope --upstream --port --host --token-env --new-token --ttl --max-entries --max-bytes --yes -y'
+            options='-h --help --key-env --key-stdin --provider --no-key --check-key --no-check-key --scope --upstream --port --host --tls-cert --tls-key --allow-hosts --token-env --new-token --ttl --max-entries --max-bytes --from --yes -y'
             case $option in
                 --key-env) kind=files ;;
                 --provider) kind=words words='anthropic azure bedrock cerebras cohere compatible crusoe deepseek fireworks gemini groq huggingface llamacpp lmstudio mantle mistral moonshot ollama openai openrouter perplexity snowflake together vertex vllm voyage xai zai' ;;
@@ -146,10 +146,14 @@ _llm_cache() {
                 --upstream) kind=files ;;
                 --port) kind=files ;;
                 --host) kind=files ;;
+                --tls-cert) kind=files ;;
+                --tls-key) kind=files ;;
+                --allow-hosts) kind=files ;;
                 --token-env) kind=files ;;
                 --ttl) kind=files ;;
                 --max-entries) kind=files ;;
                 --max-bytes) kind=files ;;
+                --from) kind=files ;;
                 *) option= ;;
             esac
             ;;
@@ -213,6 +217,16 @@ _llm_cache() {
                 --log-file) kind=files ;;
                 *) option= ;;
             esac
+            ;;
+        'token')
+            options='-h --help'
+            words='show new'
+            ;;
+        'token show')
+            options='-h --help'
+            ;;
+        'token new')
+            options='-h --help'
             ;;
         'completion')
             options='-h --help'

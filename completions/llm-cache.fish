@@ -34,7 +34,7 @@ end
 complete -c llm-cache -f
 complete -c llm-cache -n __llm_cache_at -a on -d 'Start the proxy in the background, or switch caching on.'
 complete -c llm-cache -n __llm_cache_at -a off -d 'Forward everything and store nothing, until `on`.'
-complete -c llm-cache -n __llm_cache_at -a restart -d 'Stop and start with the present settings.'
+complete -c llm-cache -n __llm_cache_at -a restart -d 'Stop and start, with what the running proxy was started with.'
 complete -c llm-cache -n __llm_cache_at -a stop -d 'Stop the proxy.'
 complete -c llm-cache -n __llm_cache_at -a run -d 'Run the proxy in the foreground, for a service manager.'
 complete -c llm-cache -n __llm_cache_at -a status -d 'Tell whether the proxy is up, and how it does.'
@@ -51,6 +51,7 @@ complete -c llm-cache -n __llm_cache_at -a usage -d 'Print the tokens that an an
 complete -c llm-cache -n __llm_cache_at -a presets -d 'Show what is left out of the keys of known agents\' requests.'
 complete -c llm-cache -n __llm_cache_at -a demo -d 'Show the cache at work on this machine, with no key and no network.'
 complete -c llm-cache -n __llm_cache_at -a exec -d 'Run a command with a proxy of its own.'
+complete -c llm-cache -n __llm_cache_at -a token -d 'Show or change the token that clients send.'
 complete -c llm-cache -n __llm_cache_at -a completion -d 'Complete commands, options, keys and models with the Tab key.'
 complete -c llm-cache -n __llm_cache_at -s h -d 'Show how it is used.'
 complete -c llm-cache -n __llm_cache_at -l help -d 'Show how it is used.'
@@ -65,6 +66,7 @@ complete -c llm-cache -n '__llm_cache_in on' -l mode -x -a 'cache fresh bypass r
 complete -c llm-cache -n '__llm_cache_in on' -l scope -x -a 'credential shared' -d 'credential or shared (CACHE_SCOPE).'
 complete -c llm-cache -n '__llm_cache_in on' -l log-level -x -a 'silent error info debug' -d 'silent, error, info or debug (CACHE_LOG_LEVEL).'
 complete -c llm-cache -n '__llm_cache_in on' -l verbose -d 'The same as --log-level debug.'
+complete -c llm-cache -n '__llm_cache_in on' -l save -d 'Write the flags into .env as well, for every later start.'
 
 complete -c llm-cache -n '__llm_cache_in off' -s h -d 'Show how it is used.'
 complete -c llm-cache -n '__llm_cache_in off' -l help -d 'Show how it is used.'
@@ -85,6 +87,7 @@ complete -c llm-cache -n '__llm_cache_in restart' -l mode -x -a 'cache fresh byp
 complete -c llm-cache -n '__llm_cache_in restart' -l scope -x -a 'credential shared' -d 'credential or shared (CACHE_SCOPE).'
 complete -c llm-cache -n '__llm_cache_in restart' -l log-level -x -a 'silent error info debug' -d 'silent, error, info or debug (CACHE_LOG_LEVEL).'
 complete -c llm-cache -n '__llm_cache_in restart' -l verbose -d 'The same as --log-level debug.'
+complete -c llm-cache -n '__llm_cache_in restart' -l save -d 'Write the flags into .env as well, for every later start.'
 
 complete -c llm-cache -n '__llm_cache_in stop' -s h -d 'Show how it is used.'
 complete -c llm-cache -n '__llm_cache_in stop' -l help -d 'Show how it is used.'
@@ -139,11 +142,15 @@ complete -c llm-cache -n '__llm_cache_in setup' -l scope -x -a 'credential share
 complete -c llm-cache -n '__llm_cache_in setup' -l upstream -x -d 'Send everything to this base URL (CACHE_UPSTREAM).'
 complete -c llm-cache -n '__llm_cache_in setup' -l port -x -d 'Listen on this port (CACHE_PORT).'
 complete -c llm-cache -n '__llm_cache_in setup' -l host -x -d 'Listen on this address (CACHE_HOST); a token is made when it needs one.'
+complete -c llm-cache -n '__llm_cache_in setup' -l tls-cert -x -d 'Serve HTTPS by this certificate (CACHE_TLS_CERTFILE).'
+complete -c llm-cache -n '__llm_cache_in setup' -l tls-key -x -d 'Its key (CACHE_TLS_KEYFILE).'
+complete -c llm-cache -n '__llm_cache_in setup' -l allow-hosts -x -d 'Further names clients call it by, with commas (CACHE_ALLOW_HOSTS).'
 complete -c llm-cache -n '__llm_cache_in setup' -l token-env -x -d 'Take the token from this environment variable.'
 complete -c llm-cache -n '__llm_cache_in setup' -l new-token -d 'Make a new token (CACHE_AUTH_TOKEN).'
 complete -c llm-cache -n '__llm_cache_in setup' -l ttl -x -d 'Keep answers that long, 0: no limit (CACHE_TTL_SEC).'
 complete -c llm-cache -n '__llm_cache_in setup' -l max-entries -x -d 'Keep at most so many answers (CACHE_MAX_ENTRIES).'
 complete -c llm-cache -n '__llm_cache_in setup' -l max-bytes -x -d 'Use at most so much disk (CACHE_MAX_BYTES).'
+complete -c llm-cache -n '__llm_cache_in setup' -l from -x -d 'Take over llm-cache-proxy\'s .env, normalize.json and prices.json; asks nothing.'
 complete -c llm-cache -n '__llm_cache_in setup' -l yes -d 'Ask nothing; take defaults for the rest.'
 complete -c llm-cache -n '__llm_cache_in setup' -s y -d 'Ask nothing; take defaults for the rest.'
 
@@ -203,6 +210,17 @@ complete -c llm-cache -n '__llm_cache_in exec' -l home -r -F -d 'Use the store a
 complete -c llm-cache -n '__llm_cache_in exec' -l isolated -d 'Use an empty store that goes with the command.'
 complete -c llm-cache -n '__llm_cache_in exec' -l log-file -r -F -d 'Write the log of its proxy here; there is none otherwise.'
 complete -c llm-cache -n '__llm_cache_in exec' -a '(__llm_cache_rest)'
+
+complete -c llm-cache -n '__llm_cache_at token' -a show -d 'Print the token (CACHE_AUTH_TOKEN), and nothing else.'
+complete -c llm-cache -n '__llm_cache_at token' -a new -d 'Make a new token, write it into .env and print it.'
+complete -c llm-cache -n '__llm_cache_in token' -s h -d 'Show how it is used.'
+complete -c llm-cache -n '__llm_cache_in token' -l help -d 'Show how it is used.'
+
+complete -c llm-cache -n '__llm_cache_in token show' -s h -d 'Show how it is used.'
+complete -c llm-cache -n '__llm_cache_in token show' -l help -d 'Show how it is used.'
+
+complete -c llm-cache -n '__llm_cache_in token new' -s h -d 'Show how it is used.'
+complete -c llm-cache -n '__llm_cache_in token new' -l help -d 'Show how it is used.'
 
 complete -c llm-cache -n '__llm_cache_at completion' -a install -d 'Put the completion of a shell in place, and say what to do with it.'
 complete -c llm-cache -n '__llm_cache_at completion' -a show -d 'Print the completion script of a shell.'

@@ -36,10 +36,11 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the request's body says: the model it names, whether its answer is always the same, and
-    the first words a person wrote in it."""
+    """What the request's body says: the model it names, whether its answer is always the same, the
+    first words a person wrote in it, and why its answer must not be stored ("": it may)."""
 
     model: str | None = None
+    leans_on: str = ""
     deterministic: bool = False
     prompt: str = ""
 
@@ -147,6 +148,7 @@ class Asked:
             return Facts()
         return Facts(
             model=printable_name(route.provider.request_model(endpoint, route.path, doc)),
+            leans_on=route.provider.leans_on(endpoint, doc),
             deterministic=route.provider.is_deterministic(endpoint, doc),
             prompt=readable.prompt(route.provider, endpoint, doc),
         )

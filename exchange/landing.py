@@ -256,6 +256,8 @@ class Landing:
             cost = means.prices.cost(call.provider, call.model, call.usage, endpoint.price_ids)
             if cost is not None:
                 call = replace(call, nano_usd=round(cost * NANO))
+        if storable and (leans_on := asked.facts().leans_on):
+            call, storable = replace(call, note=leans_on), False
         try:
             if not storable:
                 means.store.ledger.add(tally(call))

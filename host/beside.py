@@ -101,13 +101,9 @@ class Beside:
             raise LlmCacheError(f"the proxy didn't answer within {START_SEC:.0f} s")
         if "address" in self._first:
             return str(self._first["address"])
-        error = LlmCacheError(
-            self._first.get("error") or f"the proxy ended with code {self._process.wait()}"
-        )
-        error.exit_code = int(self._first.get("exit_code", 1))
-        error.heading = str(self._first.get("heading", ""))
-        error.details = tuple(self._first.get("details", ()))
-        raise error
+        if "error" in self._first:
+            raise LlmCacheError.heard(self._first)
+        raise LlmCacheError(f"the proxy ended with code {self._process.wait()}")
 
     def end(self) -> None:
         """End the proxy and hear it out."""

@@ -5,8 +5,8 @@
 What always holds:
 - It shares the store of its home and isn't the proxy of that home: it takes no lock and no pid
   file, so that several may run beside each other and beside the proxy that is there for all.
-- stdout carries events as /monitor sends them: first `{"address": ...}` or `{"error": ...,
-  "exit_code": ...}`, then every call. None is dropped; a reader that is slow slows the proxy.
+- stdout carries events as /monitor sends them: first `{"address": ...}` or an error in the form of
+  `LlmCacheError.told`, then every call. None is dropped; a reader that is slow slows the proxy.
 - It ends when its stdin does, which is when whoever started it has gone, however that came.
 - It serves loopback only, without TLS: whatever the settings say is meant for the one of the home.
 """
@@ -32,14 +32,7 @@ def main() -> int:
     try:
         return serve.run(own_settings(load_settings()), stdout=False, alone=False, ready=_ready)
     except LlmCacheError as error:
-        _tell(
-            {
-                "error": str(error),
-                "heading": error.heading,
-                "details": error.details,
-                "exit_code": error.exit_code,
-            }
-        )
+        _tell(error.told())
         return error.exit_code
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llm_cache import env_file
-from llm_cache.errors import LlmCacheError
+from llm_cache.errors import LlmCacheError, SettingsError
 from llm_cache.host import process, service
 from llm_cache.host.checks.proxy import port_problem
 from llm_cache.settings import (
@@ -49,7 +49,8 @@ _CLIENT_KEY = re.compile(r"([A-Z][A-Z0-9_]*)_API_KEY")
 @dataclass(frozen=True, slots=True)
 class Present:
     """What was found before anything is asked. `said` is what `.env` says, `client_keys` are the
-    environment's variables with a client's key, by provider; `service` is the manager's name."""
+    environment's variables with a client's key, by provider; `service` is the manager's name;
+    `broken` is why `.env` can't be understood as a whole."""
 
     home: Path
     review: Review
@@ -58,6 +59,7 @@ class Present:
     running: process.Running | None
     service: str | None
     client_keys: Mapping[str, str]
+    broken: str = ""
 
     @property
     def path(self) -> Path:
@@ -80,11 +82,18 @@ class Present:
 
 
 def present(environ: Mapping[str, str] | None = None) -> Present:
-    """Look at what is there. Raises SettingsError for a home or an `.env` that can't be read."""
+    """Look at what is there. Raises SettingsError for a home or an `.env` that can't be read; one
+    that is read and not understood is `broken`."""
     env = os.environ if environ is None else environ
     home = home_folder(env)
     path = home / ".env"
-    said = read_env_file(path)
+    said = env_file.as_far_as_it_reads(path)
+    broken = ""
+    try:
+        read_env_file(path)
+    except SettingsError as error:
+        env_file.read_bytes(path)  # which isn't mended when it can't be read
+        broken = str(error)
     review = review_settings(environ=env, env_file=said)
     try:
         running = process.find(review.settings)
@@ -98,7 +107,7 @@ def present(environ: Mapping[str, str] | None = None) -> Present:
     }
     exists = path.exists()
     name = None if manager is None else manager.name
-    return Present(home, review, said, exists, running, name, clients)
+    return Present(home, review, said, exists, running, name, clients, broken)
 
 
 def provider_of(name: str) -> str:
@@ -192,13 +201,14 @@ def shown(answers: Answers) -> list[str]:
 
 def write(now: Present, answers: Answers) -> bool:
     """Bring the answers into `.env`, 0600; False when it says all that already, and privately.
+    Lines that can't be understood become comments.
 
     What was changed in the file since it was looked at stays changed. Raises SettingsError, and
     then the file is as it was.
     """
     now.review.settings.make_home()
     old = env_file.read_bytes(now.path)
-    new = env_file.changed(old or _HEAD, changes(now, answers))
+    new = env_file.changed(env_file.mended(old) or _HEAD, changes(now, answers))
     if new == old and stat.S_IMODE(now.path.stat().st_mode) == 0o600:
         return False
     env_file.write_private(now.path, new)

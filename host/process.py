@@ -21,16 +21,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
-from llm_cache.errors import LlmCacheError, NotRunningError, UsageError
+from llm_cache import env_file
+from llm_cache.errors import LlmCacheError, NotRunningError, SettingsError
+from llm_cache.host import starting
 from llm_cache.server.pidfile import holder
-from llm_cache.settings import LOCALHOST, Settings
+from llm_cache.settings import (
+    LOCALHOST,
+    Settings,
+    home_folder,
+    load_settings,
+    review_settings,
+)
 
 START_SEC = 20.0
 """How long a proxy may take from its start to its first answer, in seconds."""
@@ -68,6 +75,19 @@ class Running:
     def cache(self) -> str:
         """`on` or `off`; empty when it doesn't answer."""
         return str((self.health or {}).get("cache", ""))
+
+
+def settings_beside_it() -> tuple[Settings, SettingsError | None]:
+    """The settings; while a proxy of this home runs, as many of them as are right, and what is
+    wrong with the others. Raises SettingsError for wrong ones when none runs."""
+    try:
+        return load_settings(), None
+    except SettingsError as error:
+        plain = Settings(home_folder())
+        if holder(plain.pid_file) is None:
+            raise
+        said = env_file.as_far_as_it_reads(plain.env_file)
+        return review_settings(env_file=said).settings, error
 
 
 def find(settings: Settings) -> Running | None:
@@ -193,18 +213,22 @@ def _connection(
 
 
 def start(
-    settings: Settings, overrides: Mapping[str, str], *, environ: Mapping[str, str] | None = None
+    settings: Settings,
+    overrides: Mapping[str, str],
+    *,
+    flags: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Running:
     """Start the proxy in the background, in a session of its own, and wait for its first answer.
 
-    `overrides` (setting name to text) stand above `environ` (default: this process's). Raises
-    LlmCacheError with the proxy's own words when it ends before it answers; nothing is left
-    running then.
+    `flags` (setting name to text) stand above everything, `overrides` above `environ` (default:
+    this process's). Raises LlmCacheError as the proxy told it when it ends before it answers;
+    nothing is left running then.
     """
     settings.make_home()
     env = {**(os.environ if environ is None else environ), **overrides}
     env["LLM_CACHE_HOME"] = str(settings.home)
-    with _error_file(settings) as errors:
+    with _error_file(settings) as errors, _pipe() as (told, to_tell):
         begin = errors.seek(0, os.SEEK_END)
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "llm_cache", "run"],  # -P: import nothing from the home
@@ -212,9 +236,11 @@ def start(
             stdout=subprocess.DEVNULL,  # the proxy writes its log file itself
             stderr=errors,
             cwd=settings.home,
-            env=env,
+            env={**env, **starting.to_hand(flags or {}, to_tell)},
+            pass_fds=(to_tell,),
             start_new_session=True,
         )
+        os.close(to_tell)  # or `told` would never end
         deadline = time.monotonic() + START_SEC
         try:
             while True:
@@ -227,7 +253,7 @@ def start(
                     return running
                 if running is None and code is not None:
                     errors.seek(begin)
-                    raise _failure(errors.read(), code, settings.port)
+                    raise _failure(starting.heard(told), errors.read(), code)
                 if time.monotonic() > deadline:
                     raise LlmCacheError(
                         f"the proxy didn't answer within {START_SEC:.0f} s and was stopped; "
@@ -239,6 +265,16 @@ def start(
                 child.kill()
             child.wait()
             raise
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    """A pipe: the end to read, closed in the end, and the end to write, closed by the caller."""
+    to_read, to_write = os.pipe()
+    try:
+        yield to_read, to_write
+    finally:
+        os.close(to_read)
 
 
 def _error_file(settings: Settings) -> IO[bytes]:
@@ -253,31 +289,24 @@ def _error_file(settings: Settings) -> IO[bytes]:
         raise LlmCacheError(f"CACHE_LOG_FILE={path}: can't be written: {error.strerror}") from None
 
 
-def _failure(written: bytes, code: int, port: int) -> LlmCacheError:
-    """Why a proxy ended that wrote this to stderr, with its exit code."""
-    lines = written.decode("utf-8", "replace").splitlines()
-    error = last_words(lines)
-    if error is None:
-        said = [line.strip() for line in lines if line.strip()]
-        return LlmCacheError(
-            said[-1] if said else f"the proxy ended with code {code} before it answered"
-        )
-    owner = port_owner(port) if f"port {port} " in str(error) else None
-    if owner:
-        error = LlmCacheError(f"{error} (who listens on port {port}: {owner})")
-    error.exit_code = code if code == UsageError.exit_code else LlmCacheError.exit_code
-    return error
+def _failure(told: LlmCacheError | None, written: bytes, code: int) -> LlmCacheError:
+    """Why a proxy ended: what it told, or (it was killed, or couldn't even begin) its exit code
+    and the last line it wrote to stderr."""
+    if told is None:
+        said = [line for line in written.decode("utf-8", "replace").splitlines() if line.strip()]
+        last = f": {said[-1].strip()}" if said else ""
+        return LlmCacheError(f"the proxy ended with code {code} before it answered{last}")
+    return with_owner(told)
 
 
-def last_words(lines: Sequence[str]) -> LlmCacheError | None:
-    """The error that a proxy that ended wrote last, or None."""
-    starts = [at for at, line in enumerate(lines) if line.startswith("llm-cache: ")]
-    if not starts:
-        return None
-    first, *rest = lines[starts[-1] :]
-    words = first.removeprefix("llm-cache: ").strip()
-    details = [line.strip() for line in takewhile(lambda line: line.startswith("  "), rest)]
-    return LlmCacheError.of(details, words.removesuffix(":")) if details else LlmCacheError(words)
+def with_owner(error: LlmCacheError) -> LlmCacheError:
+    """The error, and, when it is that of a taken port, who listens there if that is known."""
+    owner = port_owner(error.port) if error.kind == "port_taken" and error.port else None
+    if owner is None:
+        return error
+    return LlmCacheError.heard(
+        error.told() | {"error": f"{error} (who listens on port {error.port}: {owner})"}
+    )
 
 
 def stop(settings: Settings, *, patience_sec: float = STOP_SEC) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 from string import Template
 
 from llm_cache.errors import LlmCacheError
-from llm_cache.host import process
+from llm_cache.host import process, starting
 from llm_cache.server.pidfile import holder
 from llm_cache.settings import Settings, is_setting, read_env_file
 
@@ -177,7 +177,16 @@ def home_of(manager: Manager) -> Path | None:
 def start(manager: Manager, settings: Settings) -> process.Running:
     """Start the service and wait for its first answer. LlmCacheError when there is none; then it
     is stopped, and not tried again by the manager."""
-    before = _size(settings.log_file)
+    starting.forget_failure(settings.home)
+    try:
+        return _started(manager, settings)
+    except BaseException:
+        with suppress(LlmCacheError):
+            manager.stop()
+        raise
+
+
+def _started(manager: Manager, settings: Settings) -> process.Running:
     try:
         manager.start()
         deadline = time.monotonic() + process.START_SEC
@@ -186,15 +195,16 @@ def start(manager: Manager, settings: Settings) -> process.Running:
             if running is not None and running.address:
                 return running
             if why := manager.failure():
-                words = _last_words(settings.log_file, before) or why
-                raise LlmCacheError(f"the service didn't start: {words}")
+                raise LlmCacheError(why)
             if time.monotonic() > deadline:
-                raise LlmCacheError(f"the service didn't answer within {process.START_SEC:.0f} s")
+                raise LlmCacheError(f"it didn't answer within {process.START_SEC:.0f} s")
             time.sleep(0.1)
-    except BaseException:
-        with suppress(LlmCacheError):
-            manager.stop()
+    except NoSandbox:
         raise
+    except LlmCacheError as error:
+        told = starting.kept_failure(settings.home)
+        known = error if told is None else process.with_owner(told)
+        raise known.under("the service didn't start") from None
 
 
 def stop(manager: Manager, settings: Settings) -> str:
@@ -209,26 +219,6 @@ def stop(manager: Manager, settings: Settings) -> str:
     if failed is not None and outcome == "not running":
         raise failed
     return "stopped" if outcome == "not running" and before is not None else outcome
-
-
-def _size(path: Path | None) -> int:
-    try:
-        return path.stat().st_size if path is not None else 0
-    except OSError:
-        return 0
-
-
-def _last_words(path: Path | None, since: int) -> str:
-    """What a proxy that ended at once wrote to its log."""
-    if path is None:
-        return ""
-    try:
-        with path.open("rb") as log:
-            log.seek(since)
-            lines = log.read(65536).decode("utf-8", "replace").splitlines()
-    except OSError:
-        return ""
-    return str(process.last_words(lines) or "")
 
 
 def own_environment(environ: Mapping[str, str]) -> dict[str, str]:

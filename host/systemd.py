@@ -94,9 +94,7 @@ class Systemd(Manager):
                     "this system doesn't let a user's service have its own view of the files"
                 )
             words = facts.get("StatusText") or _first(said)
-            raise LlmCacheError(
-                f"the service didn't start: {words} (more: journalctl --user -u {self.label})"
-            )
+            raise LlmCacheError(f"{words} (more: journalctl --user -u {self.label})")
 
     def failure(self) -> str:
         return ""  # `start` waits until the proxy is ready, and says it then

@@ -72,6 +72,40 @@ def changed(data: bytes, values: Mapping[str, str | None]) -> bytes:
     return mark + whole.encode("utf-8")
 
 
+def mended(data: bytes) -> bytes:
+    """The bytes of an `.env` file with each line that can't be understood made a comment; what
+    isn't UTF-8 in such a line is replaced. A file that is well comes back as it is."""
+    from dotenv.parser import parse_stream
+
+    mark = _BOM if data.startswith(_BOM) else b""
+    text = "".join(_readable(line) for line in data[len(mark) :].splitlines(keepends=True))
+    kept: list[str] = []
+    for binding in parse_stream(io.StringIO(text, newline="")):
+        original = binding.original.string
+        if binding.error or (binding.key is not None and binding.value is None):
+            start = len(original) - len(original.lstrip())
+            original = f"{original[:start]}# {original[start:]}"
+        kept.append(original)
+    return mark + "".join(kept).encode("utf-8")
+
+
+def as_far_as_it_reads(path: Path) -> dict[str, str]:
+    """The names and values of those lines that can be understood; nothing of a file that can't be
+    read at all."""
+    try:
+        values = _values(mended(read_bytes(path)).decode("utf-8-sig"))
+    except SettingsError:
+        return {}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _readable(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return "# " + line.decode("utf-8", "replace")
+
+
 def write_private(path: Path, data: bytes) -> None:
     """Replace a file by `data` in one step, 0600 whatever the umask. A link stays a link.
 

@@ -6,7 +6,7 @@ right or raises one SettingsError that lists everything wrong, each with its nam
 was found and what is allowed. The value of a secret is in no error, no traceback and no `repr`.
 
 A setting is one field of `Settings` and one line of `_FIELDS`. This module imports nothing of
-llm_cache but the errors and the form of named upstreams, so that every room may use it.
+llm_cache but other leaves, so that every room may use it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from llm_cache.errors import SettingsError
+from llm_cache.masking import without_keys
 from llm_cache.upstreams import NamedUpstream, parse_upstreams
 
 Mode = Literal["cache", "fresh", "bypass", "replay"]
@@ -639,7 +640,9 @@ def _text(value: object) -> str:
 
 def _shown(text: str) -> str:
     """A value fit for one line on a terminal: no control characters, nothing before an `@` or
-    after a `?` (in a URL these hold passwords and keys), and not endless."""
+    after a `?` (in a URL these hold passwords and keys), no key (of the next line, where the line
+    break was lost), and not endless."""
+    text = without_keys(text)
     text = re.sub(r".*@", "…@", text, flags=re.DOTALL)
     text = re.sub(r"[?#].*", "?…", text, flags=re.DOTALL)
     text = "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)

@@ -26,6 +26,7 @@ from llm_cache.exchange.opening import open_exchange
 from llm_cache.exchange.routing import Router
 from llm_cache.server.app import App
 from llm_cache.server.calllog import CallLog
+from llm_cache.server.certificate import names_of
 from llm_cache.server.feed import Feed
 from llm_cache.server.guard import Guard
 from llm_cache.server.hypercorn.connection import Connection, use_own_connections
@@ -139,11 +140,12 @@ def _app(
     lane: FastLane,
     address: str,
 ) -> App:
+    own_names = names_of(settings.tls_certfile) if settings.tls_certfile is not None else ()
     guard = Guard(
         host=settings.host,
         token=settings.auth_token,
         allow_origins=settings.allow_origins,
-        allow_hosts=settings.allow_hosts,
+        allow_hosts=(*settings.allow_hosts, *own_names),
     )
     own = OwnEndpoints(settings, store, exchange.journal, exchange, heard, address=address)
     return App(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -11,6 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from support.anthropic_wire import message
+from support.proxy import clean_environment
+from support.replies import json_reply
+from support.upstream import Upstream, unused_port
 
 from llm_cache.settings import SETTING_NAMES, is_setting
 from llm_cache.wire.registry import PROVIDERS
@@ -21,6 +26,16 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SETTING = re.compile(r"\b(?:CACHE|LLM_CACHE)_[A-Z_]+[A-Z]\b|\b[A-Z]+_API_KEY_REAL\b")
 _LINK = re.compile(r"\[[^\]]+\]\(([^)#:]+)\)")
+
+
+_SHELL_BLOCK = re.compile(
+    r"^(?P<mark><!-- not run: [^\n]+ -->\n)?```(?:sh|bash|console)\n(?P<text>.*?)^```",
+    re.MULTILINE | re.DOTALL,
+)
+GENERATED = "USAGE.md"
+"""Its examples are those of the commands' own help, some of which never end."""
+NOT_RUN = {"README.md": 3, "INSTALL.md": 6, "TEAMS.md": 1}
+"""How many shell blocks of a page can't be run by a test. Each says why, in a comment above it."""
 
 
 @pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
@@ -119,3 +134,79 @@ def test_the_first_command_of_the_readme_does_the_main_job() -> None:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "HIT" in run.stdout
+
+
+BLOCKS = [
+    pytest.param(found["text"], id=f"{path.name}-{number}")
+    for path in DOCUMENTS
+    if path.name != GENERATED
+    for number, found in enumerate(_SHELL_BLOCK.finditer(path.read_text()), 1)
+    if not found["mark"]
+]
+
+
+def test_the_blocks_that_no_test_runs_are_counted(document: Path) -> None:
+    text = document.read_text()
+    shell = list(_SHELL_BLOCK.finditer(text))
+    assert len(shell) == sum(
+        language in ("sh", "bash", "console") for language, _ in _BLOCK.findall(text)
+    )
+    if document.name != GENERATED:
+        assert sum(bool(found["mark"]) for found in shell) == NOT_RUN.get(document.name, 0)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_other_block_of_a_page_runs_on_a_fresh_machine(
+    block: str, tmp_path: Path, upstream: Upstream
+) -> None:
+    """In a home of its own, which holds what the page is about: llm-cache-proxy's folder, a script
+    for the eval. A block that doesn't start the proxy itself finds it running. The ports are free
+    ones in the place of those named."""
+    upstream.default = json_reply(message())
+    home = tmp_path / "user"
+    theirs = home / ".llm-cache-a"
+    theirs.mkdir(parents=True)
+    (theirs / ".env").write_text(
+        "CACHE_UPSTREAM_HOST=127.0.0.1\nCACHE_UPSTREAM_PORT=9\nCACHE_UPSTREAM_PROTO=http\n"
+    )
+    (theirs / "normalize.json").write_text('{"system_strip": ["[0-9]+ open files"]}')
+    (home / "my_eval.py").write_text("import os; assert os.environ['ANTHROPIC_BASE_URL']\n")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    answers = {"claude": "", "pytest": "", "pass": "echo sk-ant-api03-0123456789"}
+    answers["llm-cache"] = f'exec {shlex.quote(sys.executable)} -m llm_cache "$@"'
+    for name, line in answers.items():
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(0o755)
+    ports = {port: str(unused_port()) for port in set(re.findall(r"\b(?:4000|8\d\d\d)\b", block))}
+    for port, free in ports.items():
+        block = block.replace(port, free)
+    environment = clean_environment(home / ".llm-cache") | {
+        "HOME": str(home),
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "SHELL": "/bin/bash",
+        "CACHE_PORT": ports.get("4000") or str(unused_port()),
+        "CACHE_UPSTREAM_ANTHROPIC": upstream.url,
+        "ANTHROPIC_API_KEY": "sk-ant-api03-0123456789",
+    }
+    del environment["LLM_CACHE_HOME"]
+
+    def shell(text: str) -> None:
+        run = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            env=environment,
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert run.returncode == 0, f"{text}\n{run.stdout}\n{run.stderr}"
+
+    try:
+        if "llm-cache on" not in block and "setup" not in block:
+            shell("llm-cache on")
+        shell(block)
+    finally:
+        shell("llm-cache stop")

@@ -2,7 +2,8 @@
 at one by one.
 
 What holds: a check changes nothing and makes no file, asks nobody but this machine, and no finding
-holds a secret. One thing that is wrong doesn't keep the others from being looked at.
+holds a secret, of a key its maker and its end at most. One thing that is wrong doesn't keep the
+others from being looked at.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 
 from llm_cache.errors import SettingsError
 from llm_cache.host.checks.finding import Finding
+from llm_cache.masking import masked
 from llm_cache.settings import (
     SETTING_NAMES,
     Found,
@@ -180,7 +182,8 @@ def _keys(review: Review) -> Iterator[Finding]:
             continue
         problem = form_problem(review.settings, provider, found.text) if known else None
         if problem is None:
-            yield Finding("Settings", name, "ok", f"set, from {_place(found)}")
+            shown = masked(found.text)
+            yield Finding("Settings", name, "ok", f"from {_place(found)}", value=shown)
         else:
             fix = f"`llm-cache setup --provider {provider}`, or change it in {_source(found)}"
             yield Finding("Settings", name, "error", f"from {_place(found)}: {problem}", fix)

@@ -78,9 +78,10 @@ def port_problem(settings: Settings) -> str | None:
     try:
         with bound_sockets(settings):
             return None
-    except (LlmCacheError, OSError) as error:
-        owner = process.port_owner(settings.port)
-        return f"{error} (who listens: {owner})" if owner else str(error)
+    except LlmCacheError as error:
+        return str(process.with_owner(error))
+    except OSError as error:
+        return str(error)
 
 
 def _port(settings: Settings) -> Finding:

@@ -97,7 +97,7 @@ def bound_sockets(settings: Settings) -> Iterator[list[socket.socket]]:
                 )
                 if optional and (sockets or name != names[-1]):
                     continue  # this machine has only one of the two
-                raise LlmCacheError(_bind_problem(name, port, error)) from None
+                raise _bind_error(name, port, error) from None
             port = sockets[0].getsockname()[1]
         yield sockets
     finally:
@@ -130,15 +130,19 @@ def _listen(name: str, port: int, unread_sec: float) -> socket.socket:
     return bound
 
 
-def _bind_problem(name: str, port: int, error: OSError) -> str:
+def _bind_error(name: str, port: int, error: OSError) -> LlmCacheError:
     if error.errno == errno.EADDRINUSE:
-        return (
+        taken = LlmCacheError(
             f"port {port} on {name} is taken by another program; stop it or set CACHE_PORT "
             "to another port"
         )
+        taken.kind, taken.port = "port_taken", port
+        return taken
     if error.errno == errno.EACCES:
-        return f"port {port} may not be used by this user; set CACHE_PORT to one above 1023"
-    return f"can't listen on {name}, port {port}: {error.strerror or error}"
+        return LlmCacheError(
+            f"port {port} may not be used by this user; set CACHE_PORT to one above 1023"
+        )
+    return LlmCacheError(f"can't listen on {name}, port {port}: {error.strerror or error}")
 
 
 def base_url(settings: Settings, sockets: Sequence[socket.socket]) -> str:

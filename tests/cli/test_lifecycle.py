@@ -263,8 +263,9 @@ def test_a_port_that_only_a_flag_named_is_found(cli: Cli) -> None:
     other = unused_port()
     cli.ok("on", "--port", str(other))
     assert cli.json("status")["address"] == f"http://localhost:{other}"
-    again = cli("on", "--port", cli.settings["CACHE_PORT"])
-    assert f"it keeps port {other}" in again.stderr
+    wanted = cli.settings["CACHE_PORT"]
+    told = cli.fails(1, "on", "--port", wanted)
+    assert f"keeps port {other}; `llm-cache restart --port {wanted}` moves it" in told
 
 
 def test_with_a_token_every_command_works_and_none_shows_it(cli: Cli) -> None:
@@ -489,14 +490,16 @@ def test_status_tells_the_mode_and_who_is_asked(cli: Cli, upstream: Upstream) ->
     since = report["since"]
     assert {cli.json("status")["since"] for _ in range(3)} == {since}
     cli.settings["CACHE_UPSTREAMS"] = "mine=http://127.0.0.1:9"
-    cli.ok("restart", "--upstream", "http://127.0.0.1:8/base")
+    cli.ok("stop")
+    cli.ok("on", "--upstream", "http://127.0.0.1:8/base")
     assert cli.json("status")["upstreams"] == {
         "*": "http://127.0.0.1:8/base",
         "mine": "http://127.0.0.1:9",
     }
     assert "           all others  http://127.0.0.1:8/base\n" in cli.ok("status")
     del cli.settings["CACHE_UPSTREAMS"], cli.settings["CACHE_UPSTREAM_ANTHROPIC"]
-    cli.ok("restart")
+    cli.ok("stop")
+    cli.ok("on")
     said = cli.ok("status")
     assert "mode       cache\n" in said
     assert "upstream   each provider's own\n" in said
@@ -637,3 +640,17 @@ def test_status_tells_all_that_kept_the_last_start_from_being_one(cli: Cli) -> N
     )
     [line] = cli.json("status")["recent_errors"]
     assert line == "llm-cache: normalize.json: 2 things are wrong: the first; the second"
+
+
+def test_status_and_stats_speak_of_a_running_proxy_whatever_the_settings_say(cli: Cli) -> None:
+    cli.ok("on")
+    for text in ("CACHE_TTL_SEC=soon\n", "what is this\n"):
+        (cli.home / ".env").write_text(text)
+        for command in ("status", "stats"):
+            result = cli(command)
+            assert result.returncode == 0, result.stderr
+            [line] = result.stderr.splitlines()
+            assert line.startswith("the settings are wrong, which a start will refuse: ")
+        assert cli.json("status")["up"] is True
+    cli.ok("stop")
+    cli.fails(2, "status")

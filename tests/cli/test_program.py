@@ -31,7 +31,7 @@ COMMANDS = (
         "demo",
         "exec",
     ),
-    "completion",
+    *("token", "completion"),
 )
 
 
@@ -116,6 +116,20 @@ def test_each_of_several_wrong_settings_is_a_line_below_one_that_leads(cli: Cli)
         assert (
             others[1] == "  CACHE_MODE=cash (environment): must be cache, fresh, bypass or replay"
         )
+
+
+def test_a_line_break_lost_in_env_shows_no_key_in_any_command(cli: Cli) -> None:
+    cli.home.mkdir(mode=0o700)
+    key = "sk-ant-api03-canary0123456789canary"
+    (cli.home / ".env").write_text(f"CACHE_TTL_SEC=60ANTHROPIC_API_KEY_REAL={key}\n")
+    for command in ("on", "run", "status", "stats", "validate", "restart", "stop"):
+        result = cli(command)
+        said = result.stdout + result.stderr
+        assert "canary0123456789" not in said, said
+        assert result.returncode != 0
+        assert "CACHE_TTL_SEC" in said
+    log = cli.home / "proxy.log"
+    assert not log.exists() or "canary0123456789" not in log.read_text()
 
 
 def test_an_env_file_that_cannot_be_parsed_is_one_line(cli: Cli) -> None:

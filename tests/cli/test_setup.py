@@ -278,6 +278,31 @@ def test_no_call_is_made_unless_asked_for(cli: Cli, upstream: Upstream) -> None:
     assert upstream.call_count == 0
 
 
+def test_tls_and_host_names_are_flags(bare: Cli) -> None:
+    for name in ("own.crt", "own.key"):
+        (bare.home.parent / name).write_text("PEM\n")
+    flags = ("--tls-cert", "own.crt", "--tls-key", "own.key", "--allow-hosts", "llm.example,cache")
+    bare.ok("setup", "--yes", "--host", "0.0.0.0", *flags)
+    settings = load_settings({}, environ={"LLM_CACHE_HOME": str(bare.home)})
+    assert settings.tls_certfile == bare.home.parent / "own.crt"
+    assert settings.tls_keyfile == bare.home.parent / "own.key"
+    assert settings.allow_hosts == ("llm.example", "cache")
+    assert settings.auth_token is not None
+    assert "--tls-cert" in bare.fails(2, "setup", "--yes", "--tls-cert", "no.crt")
+
+
+def test_setup_mends_an_env_file_that_cannot_be_understood(bare: Cli) -> None:
+    bare.home.mkdir(mode=0o700)
+    lines = "ANTHROPIC_API_KEY_REAL=sk-ant-kept-0123456789\nwhat is this\nCACHE_PORT=four\n"
+    (bare.home / ".env").write_text(lines)
+    result = bare("setup", "--yes")
+    assert result.returncode == 0, result.stderr
+    assert ".env, line 2: must be NAME=value" in result.stderr
+    said = env(bare)
+    assert "ANTHROPIC_API_KEY_REAL=sk-ant-kept-0123456789\n# what is this\n" in said
+    load_settings({}, environ={"LLM_CACHE_HOME": str(bare.home)})
+
+
 # Ports and hosts
 
 

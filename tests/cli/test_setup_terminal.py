@@ -69,13 +69,37 @@ def written(cli: Cli) -> Settings:
 
 
 def test_enter_all_the_way_gives_the_defaults(cli: Cli) -> None:
-    steps = ((question, ("enter",)) for question in (WHOSE, CLIENTS, PORT, WHO, LIMITS, WRITE))
+    steps = ((question, ("enter",)) for question in (WHOSE, PORT, WHO, CLIENTS, LIMITS, WRITE))
     with terminal(cli, "setup") as screen:
         answer(screen, *steps)
         assert screen.ended() == 0
     settings = written(cli)
     assert settings.port == int(cli.settings["CACHE_PORT"])
-    assert (settings.real_keys, settings.auth_token, settings.scope) == ({}, None, "credential")
+    assert (settings.real_keys, settings.auth_token, settings.scope) == ({}, None, "shared")
+
+
+def test_a_host_that_others_can_reach_keeps_each_clients_answers_apart(cli: Cli) -> None:
+    with terminal(cli, "setup") as screen:
+        answer(
+            screen,
+            *((WHOSE, ("enter",)), (PORT, ("enter",)), (WHO, ("down", "enter"))),
+            *((question, ("enter",)) for question in (CLIENTS, LIMITS, WRITE)),
+        )
+        assert screen.ended() == 0
+    settings = written(cli)
+    assert (settings.host, settings.scope) == ("0.0.0.0", "credential")
+
+
+def test_the_list_of_providers_filters_by_typing(cli: Cli) -> None:
+    with terminal(cli, "setup") as screen:
+        answer(
+            screen,
+            *((WHOSE, ("down", "enter")), (PROVIDER, ("deepse", "enter"))),
+            *(("API key:", ("sk-canary-0123456789", "enter")), (TRY, ("n",)), (ANOTHER, ("n",))),
+            *((question, ("enter",)) for question in (PORT, WHO, LIMITS, WRITE)),
+        )
+        assert screen.ended() == 0
+    assert written(cli).real_keys == {"deepseek": "sk-canary-0123456789"}
 
 
 def test_what_is_typed_and_chosen_is_written_and_a_key_is_never_seen(cli: Cli) -> None:
@@ -262,6 +286,26 @@ def test_the_first_on_asks_and_then_starts(cli: Cli, upstream: Upstream) -> None
     )
     assert sent.status == 200
     assert upstream.wait_for_calls(1)[0].request.header("x-api-key") == KEY
+
+
+def test_the_first_on_writes_every_flag_that_it_was_given(cli: Cli, upstream: Upstream) -> None:
+    flags = ("--upstream", upstream.url, "--mode", "replay", "--scope", "shared", "--verbose")
+    with terminal(cli, "on", *flags) as screen:
+        screen.wait("isn't configured yet")
+        answer(screen, *TO_THE_END)
+        assert screen.ended() == 0
+    said = (cli.home / ".env").read_text()
+    for line in (
+        f"CACHE_UPSTREAM={upstream.url}",
+        "CACHE_MODE=replay",
+        "CACHE_SCOPE=shared",
+        "CACHE_LOG_LEVEL=debug",
+    ):
+        assert f"{line}\n" in said
+    cli.ok("stop")
+    cli.ok("on")
+    report = cli.json("status")
+    assert (report["mode"], report["upstreams"]["*"]) == ("replay", upstream.url)
 
 
 def test_ctrl_c_in_the_first_on_starts_nothing(cli: Cli) -> None:

@@ -572,3 +572,10 @@ def test_a_service_in_step_and_one_out_of_step_are_told(cli: Cli) -> None:
     check = found(cli, "boot service")
     assert (check["status"], check["fix"]) == ("warning", "llm-cache install")
     cli.ok("uninstall")
+
+
+def test_a_key_is_shown_by_its_maker_and_its_end(cli: Cli) -> None:
+    key = "sk-ant-api03-0123456789abcdefa1b2"
+    said = cli("validate", ANTHROPIC_API_KEY_REAL=key).stdout
+    assert "ANTHROPIC_API_KEY_REAL=sk-ant-…a1b2" in said
+    assert key[:-4] not in said

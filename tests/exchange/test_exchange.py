@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import anthropic_wire as wire
+from support import openai_wire
 from support.inside import Inside, inside, taken
 from support.replies import Cut, Framing, Gate, Reply, at_byte, json_reply, sse_reply
 from support.upstream import Upstream
@@ -260,6 +261,26 @@ async def test_a_request_is_parsed_once_whatever_is_switched_on(
         monkeypatch.setattr(strict_json, "parse", counted)
         assert (await cache.ask(ASKED)).label == "MISS"
     assert parsed == [ASKED]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"conversation": "conv_1"},
+        {"tools": [{"type": "code_interpreter", "container": "cntr_1"}]},
+    ],
+)
+async def test_an_answer_that_leans_on_state_elsewhere_is_not_stored(
+    home: Path, upstream: Upstream, state: dict[str, object]
+) -> None:
+    """Though nothing in the answer tells of it."""
+    document = openai_wire.response_document("Hello!")
+    upstream.default = json_reply(openai_wire.dump(document))
+    asked = openai_wire.dump({"model": openai_wire.MODEL, "input": "hello", **state})
+    async with inside(home, upstream.url) as cache:
+        for _ in range(2):
+            assert (await cache.ask(asked, path="/v1/responses")).label == "MISS"
+        assert cache.heard.calls[0].note
 
 
 class Upload:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_cache.env_file import changed, write_private
+from llm_cache.env_file import changed, mended, write_private
 from llm_cache.errors import SettingsError
 from llm_cache.settings import read_env_file
 
@@ -144,3 +144,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="No such file"):
         write_private(tmp_path / "none" / ".env", b"")
+
+
+def test_lines_that_cannot_be_understood_become_comments_and_no_other_byte_changes() -> None:
+    data = b"\xef\xbb\xbfA=1\r\n\r\nwhat is this\r\nB='x y' # z\r\n\xff=2\r\nC\r\nD=3"
+    whole = mended(data)
+    meant = "\ufeffA=1\r\n\r\n# what is this\r\nB='x y' # z\r\n# \ufffd=2\r\n# C\r\nD=3"
+    assert whole == meant.encode()
+    assert mended(whole) == whole

@@ -24,6 +24,8 @@ from support.raw import RawConnection, request_bytes
 from support.replies import json_reply
 from support.upstream import Upstream, unused_port, wait_until
 
+from llm_cache.server.certificate import names_of
+
 if TYPE_CHECKING:
     from support.proxy import ProxyFactory
 
@@ -137,6 +139,45 @@ def test_https_keeps_the_guards(secure: Proxy, pair: Pair, upstream: Upstream) -
         with https(secure, pair) as secured:
             assert status in ask(secured, *fields)[:20]
     assert upstream.call_count == 1
+
+
+def test_the_names_of_the_certificate_are_names_of_the_proxy(
+    home: Path, upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.default = json_reply(message())
+    names = "DNS:LLM.example,DNS:*.wild.example,IP:10.0.0.7,IP:fd00::7,DNS:localhost"
+    pair = make_pair(tmp_path, "team", names)
+    assert names_of(pair.certificate) == ("llm.example", "10.0.0.7", "[fd00::7]", "localhost")
+    settings = {
+        "CACHE_UPSTREAM_ANTHROPIC": upstream.url,
+        "CACHE_TLS_CERTFILE": str(pair.certificate),
+        "CACHE_TLS_KEYFILE": str(pair.key),
+        "CACHE_AUTH_TOKEN": TOKEN,
+    }
+    proxy = Proxy(home, settings)
+    proxy.start(wait=False)
+    try:
+        wait_until(lambda: "listens on https://localhost:" in proxy.output(), "HTTPS", 20)
+        for host, status in (
+            ("llm.example", b" 200 "),
+            ("10.0.0.7:4000", b" 200 "),
+            ("[fd00::7]", b" 200 "),
+            ("a.wild.example", b" 403 "),
+            ("other.example", b" 403 "),
+        ):
+            with https(proxy, pair) as secured:
+                said = ask(secured, ("x-cache-auth", TOKEN), ("host", host))
+                assert status in said[:20], host
+    finally:
+        proxy.close()
+
+
+@pytest.mark.parametrize("cut", [0, 40, 200, 400])
+def test_a_file_that_is_no_certificate_has_no_names(pair: Pair, tmp_path: Path, cut: int) -> None:
+    assert names_of(tmp_path / "none") == ()
+    broken = tmp_path / "broken.crt"
+    broken.write_text(pair.certificate.read_text()[:cut] + "\n-----END CERTIFICATE-----\n")
+    assert names_of(broken) == ()
 
 
 def test_https_speaks_http_1_1_only(secure: Proxy, pair: Pair) -> None:
