@@ -27,17 +27,11 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from llm_cache.cli.explore_rows import (
-    ORDERS,
-    Order,
-    Row,
-    bytes_in_short,
-    filtered,
-    row_of,
-)
+from llm_cache.cli.explore_rows import bytes_in_short
 from llm_cache.cli.explore_table import EntryTable
 from llm_cache.cli.explore_view import EntryView
 from llm_cache.errors import LlmCacheError, StoreError
+from llm_cache.exchange.browse import ORDERS, Order, Row, filtered, row_of
 from llm_cache.host import process
 from llm_cache.settings import Settings
 

@@ -20,19 +20,11 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widgets import Static
 
-from llm_cache.cli.explore_rows import Row, ago, amount, bytes_in_short, meta_of
-from llm_cache.cli.explore_text import (
-    FORMS,
-    Exchange,
-    Form,
-    Line,
-    answer_lines,
-    exchange_of,
-    request_lines,
-    safe,
-)
+from llm_cache.cli.explore_rows import ago, amount, bytes_in_short
+from llm_cache.cli.explore_text import Line, answer_lines, request_lines, safe
 from llm_cache.cli.output import dollars
 from llm_cache.errors import StoreError
+from llm_cache.exchange.browse import FORMS, Form, Row, Stored, meta_of, stored
 
 if TYPE_CHECKING:
     from llm_cache.store import Store
@@ -154,7 +146,7 @@ class EntryView(Screen[None]):
         self._store = store
         self._step = step
         self._active = "answer"  # the pane with the keys; its focus comes a moment later
-        self._exchange: Exchange | None = None
+        self._one: Stored | None = None
 
     def compose(self) -> ComposeResult:
         """Facts, the two panes, and the keys."""
@@ -178,21 +170,21 @@ class EntryView(Screen[None]):
         row, form = self.row, self.form
         try:
             found = self._store.find(row.key.hex(), 1)
-            exchange = exchange_of(self._store, *found[0]) if found else None
+            one = stored(self._store, *found[0]) if found else None
         except StoreError as error:
             self.app.call_from_thread(self._show_failure, row, str(error))
             return
-        if exchange is None:
+        if one is None:
             self.app.call_from_thread(self._show_failure, row, "this entry isn't there any more")
             return
-        asked, told = request_lines(exchange, form), answer_lines(exchange, form)
-        self.app.call_from_thread(self._show, row, exchange, asked, told)
+        asked, told = request_lines(one, form), answer_lines(one, form)
+        self.app.call_from_thread(self._show, row, one, asked, told)
 
-    def _show(self, row: Row, exchange: Exchange, asked: list[Line], told: list[Line]) -> None:
+    def _show(self, row: Row, one: Stored, asked: list[Line], told: list[Line]) -> None:
         if row is not self.row or not self.is_attached:
             return
-        self._exchange = exchange
-        self.query_one("#facts", Static).update(_facts(exchange))
+        self._stored = one
+        self.query_one("#facts", Static).update(_facts(one))
         self.query_one("#request", Pane).show(asked)
         self.query_one("#answer", Pane).show(told)
         self._retitle()
@@ -205,8 +197,8 @@ class EntryView(Screen[None]):
         self.query_one("#answer", Pane).show([Line("error", safe(why))])
 
     def _retitle(self) -> None:
-        exchange = self._exchange
-        sizes = (exchange.request, exchange.answer) if exchange else (None, None)
+        one = self._stored
+        sizes = (one.request, one.answer) if one else (None, None)
         for name, body in zip(("request", "answer"), sizes, strict=True):
             size = f" {bytes_in_short(len(body))}" if body is not None else ""
             self.query_one(f"#{name}", Pane).border_title = f"{name}{size} · {self.form}"
@@ -244,8 +236,8 @@ class EntryView(Screen[None]):
             self._load()
 
 
-def _facts(exchange: Exchange) -> str:
-    entry, meta, now = exchange.entry, meta_of(exchange.entry), time.time()
+def _facts(one: Stored) -> str:
+    entry, meta, now = one.entry, meta_of(one.entry), time.time()
     usage = meta.get("usage") or {}
     nano = meta.get("nano_usd")
     told = [
@@ -256,7 +248,7 @@ def _facts(exchange: Exchange) -> str:
         f"{amount(entry.hits)} hit{'' if entry.hits == 1 else 's'}",
         str(meta.get("model") or "-"),  # last: it is what a narrow terminal may cut
     ]
-    return f"{exchange.key}\n{safe(' · '.join(told))}"
+    return f"{one.key}\n{safe(' · '.join(told))}"
 
 
 def wrapped(text: str, width: int) -> Iterable[str]:

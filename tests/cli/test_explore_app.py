@@ -17,19 +17,12 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 
 from llm_cache.cli.explore_app import Explorer
-from llm_cache.cli.explore_rows import (
-    ORDERS,
-    Columns,
-    ago,
-    amount,
-    bytes_in_short,
-    order_named,
-    row_of,
-)
+from llm_cache.cli.explore_rows import Columns, ago, amount, bytes_in_short
 from llm_cache.cli.explore_table import EntryTable
 from llm_cache.cli.explore_text import lines_of, safe
 from llm_cache.cli.explore_view import wrapped
 from llm_cache.cli.output import cut, json_text
+from llm_cache.exchange.browse import ORDERS, order_named, row_of
 from llm_cache.settings import load_settings
 from llm_cache.store import Limits, Store
 from llm_cache.wire.readable.reading import Part
