@@ -190,6 +190,23 @@ def test_an_invalidation_holds_at_once_and_can_be_undone(cli: Cli, keys: list[st
     assert sorted(map(str, outcomes)) == ["HIT", "HIT", "HIT", "MISS"]
 
 
+def test_an_entry_is_searched_invalidated_and_brought_back(cli: Cli, keys: list[str]) -> None:
+    with explorer(cli) as terminal:
+        terminal.wait(cursor_on(terminal, PROMPTS[3]))
+        terminal.type("enter")
+        terminal.wait("It depends.")
+        terminal.type("/")
+        terminal.wait("words to search for")
+        terminal.type("dep", "enter")
+        terminal.wait_gone("words to search for")
+        terminal.type("d")
+        terminal.wait("3 entries", "u brings it back")
+        terminal.type("u")
+        terminal.wait("4 entries", "is back", PROMPTS[3])
+        terminal.type("q")
+        assert terminal.ended() == 0
+
+
 def test_the_copied_key_reaches_the_terminals_clipboard(cli: Cli, keys: list[str]) -> None:
     with explorer(cli) as terminal:
         terminal.wait(cursor_on(terminal, PROMPTS[3]))
