@@ -241,7 +241,7 @@ class EntryView(Screen[None]):
             yield Pane("answer", "answer")
         yield FilterBox(placeholder="words to search for", id="search", compact=True)
         yield Static(
-            "Esc back  Tab pane  / search  v form  z zoom  n p next  d delete  c key  ? help",
+            "Esc back  Tab pane  / find  v form  z zoom  n p next  d delete  c copy  ? help",
             id="keys",
             markup=False,
         )
