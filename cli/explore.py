@@ -17,6 +17,7 @@ import typer
 from llm_cache.cli.open_store import opened_store
 from llm_cache.cli.output import (
     colourful,
+    cut,
     dollars,
     duration,
     json_text,
@@ -131,8 +132,9 @@ def _list(store: Store | None, wanted: str, order: Order, as_json: bool) -> None
     now = time.time()
     for number, (row, _) in enumerate(_chosen(store, wanted, order), 1):
         if number == 1 and terminal:
-            say(f"{'KEY':<{_KEY_CHARS}} {columns.head()}".rstrip())
-        say(f"{row.key.hex()[:_KEY_CHARS]} {columns.line(row, now)}".rstrip())
+            say(cut(f"{'KEY':<{_KEY_CHARS}} {columns.head()}", width).rstrip())
+        line = f"{row.key.hex()[:_KEY_CHARS]} {columns.line(row, now)}"
+        say((cut(line, width) if terminal else line).rstrip())
     if not number:
         note("no entry fits" if wanted else "the cache is empty")
 

@@ -80,6 +80,18 @@ def test_the_table_fits_24_lines_of_80_columns(cli: Cli, keys: list[str]) -> Non
         assert terminal.ended() == 0
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_the_printed_list_has_a_head_and_a_line_for_each_entry(
+    cli: Cli, keys: list[str], columns: int
+) -> None:
+    command = cli.command("explore", "--list")
+    with Terminal(command, cli.environment, columns=columns) as terminal:
+        assert terminal.ended() == 0
+        head, *rows = [line for line in terminal.text.splitlines() if line.strip()]
+    assert head.startswith("KEY")
+    assert [row[:12] for row in rows] == [key[:12] for key in reversed(keys)]
+
+
 def test_arrows_move_and_enter_shows_both_sides(cli: Cli, upstream: Upstream) -> None:
     upstream.script(sse_reply(wire.stream(WEATHER, model=MODEL)))
     upstream.default = json_reply(wire.message("It depends.", model=MODEL))
