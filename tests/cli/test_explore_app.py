@@ -315,7 +315,7 @@ async def test_undo_works_whatever_was_pressed_before(store: Store, key: str) ->
 
 @pytest.mark.parametrize("columns", [40, 80, 100])
 async def test_no_letter_is_hidden_behind_the_scroll_bar(home: Path, columns: int) -> None:
-    store = Store.open(home / "store", Limits())
+    store = open_store("local", home / "store", Limits())
     text = "".join(f"{number:04}" for number in range(2000))
     meta = json_text({"model": "haiku", "provider": "p"}).encode()
     store.put([b"k" * 32], meta, text.encode())
@@ -334,7 +334,7 @@ async def test_no_letter_is_hidden_behind_the_scroll_bar(home: Path, columns: in
 
 
 async def test_a_search_in_an_entry_marks_and_finds_and_leaves_the_filter_alone(home: Path) -> None:
-    store = Store.open(home / "store", Limits())
+    store = open_store("local", home / "store", Limits())
     text = "\n".join(f"line {number}{' Needle' * (number in (5, 90))}" for number in range(200))
     meta = json_text({"model": "haiku", "provider": "p"}).encode()
     store.put([b"k" * 32], meta, text.encode())
