@@ -27,7 +27,7 @@ def test_a_meta_that_cannot_be_read_is_empty() -> None:
 
 
 def test_a_body_that_is_not_kept_is_told_in_its_place(tmp_path: Path) -> None:
-    store = Store.open(tmp_path / "store", Limits())
+    store = open_store("local", tmp_path / "store", Limits())
     try:
         store.put([b"k" * 32], b"{}", b'{"answer": 1}')
         [(key, kept)] = store.find(b"k".hex(), 1)
