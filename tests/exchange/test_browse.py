@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from llm_cache.exchange.browse import answer_parts, filtered, meta_of, request_parts, row_of, stored
-from llm_cache.store import Entry, Limits, Store
+from llm_cache.store import Entry, Limits, open_store
 
 
 def entry(meta: bytes) -> Entry:
