@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from llm_cache.masking import masked, without_keys
 from llm_cache.settings import review_settings
-from llm_cache.wire.api_keys import FORMS
+from llm_cache.wire.registry import PROVIDERS
 
 LETTERS = string.ascii_letters + string.digits
-PREFIXES = sorted({prefix for form in FORMS.values() for prefix in form.prefixes})
+PREFIXES = sorted({prefix for one in PROVIDERS if one.key_form for prefix in one.key_form.prefixes})
 NAMES = ("ANTHROPIC_API_KEY_REAL", "MISTRAL_API_KEY_REAL", "CACHE_AUTH_TOKEN", "OPENAI_API_KEY")
 BODIES = st.text(LETTERS, min_size=20, max_size=100)
 
