@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from support import anthropic_wire as wire
-from support import openai_wire
+from support import gemini_wire, openai_wire
 from support.inside import Inside, inside, taken
 from support.replies import Cut, Framing, Gate, Reply, at_byte, json_reply, sse_reply
 from support.upstream import Upstream
 
 from llm_cache.errors import StoreError
+from llm_cache.exchange import landing
 from llm_cache.exchange.bodies import ClientGone
 from llm_cache.exchange.calls import Kind
 from llm_cache.exchange.entries import AskedAs, Meta
@@ -134,6 +135,29 @@ async def test_who_joins_a_stream_gets_what_has_come_at_once_and_then_follows_it
         figures = await cache.figures()
         assert (figures["hits"], figures["coalesced"], figures["misses"]) == (1, 1, 1)
     assert upstream.call_count == 1
+
+
+async def test_no_chunk_waits_for_a_guess_about_the_end(
+    home: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gemini may put a `finishReason` into every chunk."""
+    monkeypatch.setattr(landing, "END_WAIT_SEC", 3600.0)
+    chunk = gemini_wire.document([gemini_wire.candidate([gemini_wire.text("Hi")])])
+    pieces = gemini_wire.sse([chunk] * 3)
+    gates = [Gate(), Gate(), Gate()]
+    steps = [step for pair in zip(pieces, gates, strict=True) for step in pair]
+    upstream.default = sse_reply(steps)
+    path = "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse"
+    async with inside(home, upstream.url, CACHE_UPSTREAM_GEMINI=upstream.url) as cache:
+        reply = await cache.begin(gemini_wire.request(), path=path)
+        await reply.begin()
+        async with asyncio.timeout(20):
+            for piece, gate in zip(pieces, gates, strict=True):
+                assert await reply.next() == piece
+                gate.release()
+            assert await reply.next() == b""
+        reply.close()
+        assert (await cache.ask(gemini_wire.request(), path=path)).label == "HIT"
 
 
 async def test_a_joiner_outlives_the_one_who_led(home: Path, upstream: Upstream) -> None:

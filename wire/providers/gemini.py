@@ -258,6 +258,16 @@ class _Chunks(EventWatcher):
         self._finished: dict[object, bool] = {}
         self._blocked = False
 
+    @property
+    def done(self) -> bool:
+        """Never: this API has no last event, and any chunk may have a `finishReason`."""
+        return False
+
+    @property
+    def finished(self) -> bool:
+        """True when it is whole, should nothing more follow."""
+        return super().done
+
     def _unended(self) -> str:
         if self._blocked:
             return "the prompt was blocked"
@@ -307,7 +317,7 @@ class _ChunkArray:
 
     @property
     def done(self) -> bool:
-        return self._array.ended and not self._array.broken and self._chunks.done
+        return self._array.ended and not self._array.broken and self._chunks.finished
 
     @property
     def failed(self) -> bool:
