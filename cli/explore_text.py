@@ -12,9 +12,9 @@ from typing import Final, Literal, get_args
 
 from llm_cache.cli.explore_rows import meta_of
 from llm_cache.store import Entry, Store
+from llm_cache.wire import readable
 from llm_cache.wire.framing.encoding import decode_all
-from llm_cache.wire.readable import reading as readable
-from llm_cache.wire.readable.reading import Part
+from llm_cache.wire.readable import Part
 
 Form = Literal["readable", "pretty", "raw"]
 FORMS: Final[tuple[Form, ...]] = get_args(Form)
