@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llm_cache.settings import Settings
-from llm_cache.wire.provider import ClientVariables
-from llm_cache.wire.providers.anthropic import Anthropic
-from llm_cache.wire.providers.openai import OpenAI
+
+if TYPE_CHECKING:
+    from llm_cache.wire.provider import ClientVariables
 
 _REQUEST = (
     '{"model": "claude-haiku-4-5", "max_tokens": 64,',
@@ -19,17 +20,21 @@ _REQUEST = (
 
 def client_lines(settings: Settings, url: str) -> list[str]:
     """What to export for Claude Code, the Anthropic and OpenAI SDKs, and a call by curl."""
+    from llm_cache.wire.registry import PROVIDERS
+
+    clients = {provider.name: provider.clients for provider in PROVIDERS}
+    anthropic, openai = clients["anthropic"], clients["openai"]
     token = None if settings.auth_token is None else _token(settings)
-    lines = ["Claude Code and the Anthropic SDKs:", _led(Anthropic.clients, url)]
+    lines = ["Claude Code and the Anthropic SDKs:", _led(anthropic, url)]
     if "anthropic" in settings.real_keys:
-        lines.append(_stand_in(Anthropic.clients, token))
+        lines.append(_stand_in(anthropic, token))
     elif token is None:
         lines.append("  # your ANTHROPIC_API_KEY, or Claude Code's login, stays as it is")
     else:
         lines.append(f'  export ANTHROPIC_CUSTOM_HEADERS="x-cache-auth: {token}"')
-    lines += ["The OpenAI SDKs:", _led(OpenAI.clients, url)]
+    lines += ["The OpenAI SDKs:", _led(openai, url)]
     if "openai" in settings.real_keys:
-        lines.append(_stand_in(OpenAI.clients, token))
+        lines.append(_stand_in(openai, token))
     elif token is None:
         lines.append("  # your OPENAI_API_KEY stays as it is")
     else:

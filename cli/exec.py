@@ -25,7 +25,7 @@ from llm_cache.errors import LlmCacheError, UsageError
 from llm_cache.settings import Settings, is_loopback, load_settings
 
 if TYPE_CHECKING:
-    from llm_cache.host.beside import Calls
+    from llm_cache.host import Calls
 
 _FORWARDED = (
     signal.SIGHUP,
@@ -131,7 +131,7 @@ def _run(
     command: list[str], settings: Settings, overrides: Mapping[str, str], signals: _Signals
 ) -> tuple[int, Calls]:
     """The command's exit code, and what the proxy did for it."""
-    from llm_cache.host.beside import proxy_beside
+    from llm_cache.host import proxy_beside
 
     folder = Path(overrides["LLM_CACHE_HOME"])
     with proxy_beside({**os.environ, **overrides}, folder) as proxy:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from llm_cache.exchange.browse import Form, Stored, answer_parts, request_parts
-from llm_cache.wire.readable.reading import Part
+from llm_cache.wire.readable import Part
 
 SHOWN_BYTES: Final = 1 << 20
 """How much of a body is shown in a terminal, in characters."""

@@ -84,7 +84,7 @@ def price(
 
     Example: llm-cache price claude-haiku-4-5
     """
-    from llm_cache.exchange.home import read_optional
+    from llm_cache.exchange import read_optional
     from llm_cache.wire.prices import Prices
     from llm_cache.wire.provider import Usage
 
@@ -173,9 +173,7 @@ def usage(
 def _keys(
     settings: Settings, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes
 ) -> tuple[dict[str, str | None], str]:
-    from llm_cache.exchange.calls import Label
-    from llm_cache.exchange.heads import Refused
-    from llm_cache.exchange.opening import request_keys
+    from llm_cache.exchange import Label, Refused, request_keys
 
     try:
         keys, note = request_keys(settings, method, path, headers, body)
@@ -191,7 +189,7 @@ def _credentials(
     settings: Settings, path: str, api_key_env: str | None, headers: list[tuple[bytes, bytes]]
 ) -> str:
     """Add the client's API key to `headers`; what to say when one is needed and there is none."""
-    from llm_cache.exchange.routing import Router
+    from llm_cache.exchange import Router
     from llm_cache.wire.registry import DEFAULT
 
     route = Router(settings).route("POST", _ascii("--path", path), dict(headers))

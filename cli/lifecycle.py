@@ -15,8 +15,7 @@ from llm_cache.cli.output import duration, note, printable, say, say_json
 from llm_cache.cli.settings_now import settings_beside_it
 from llm_cache.cli.setup import can_ask, first_run
 from llm_cache.errors import LlmCacheError, UsageError
-from llm_cache.host import process, service
-from llm_cache.host.notify import tell_manager
+from llm_cache.host import Manager, process, service, tell_manager
 from llm_cache.masking import without_keys
 from llm_cache.settings import Settings, home_folder, load_settings, review_settings
 
@@ -107,13 +106,12 @@ def restart(
 
     Example: llm-cache restart --port 4100
     """
-    from llm_cache.host import record
-    from llm_cache.server.serve import check_files
+    from llm_cache.host import foreground, record
 
     flags = _flags(port, host, upstream, mode, scope, log_level, verbose)
     plan = record.for_restart(flags)  # what is wrong is told before anything is stopped
     settings = plan.settings
-    check_files(settings)
+    foreground.check_files(settings)
     if not save:
         _no_flags_for_a_service(settings, plan.flags)
     running = process.find(settings)
@@ -247,7 +245,7 @@ def _saved(flags: Mapping[str, str], environ: Mapping[str, str] | None) -> dict[
 
 def note_misspelt(flags: Mapping[str, object], environ: Mapping[str, str] | None = None) -> None:
     """Say which names look like settings and do nothing: a misspelt one would go unseen."""
-    from llm_cache.host.checks.everything import misspelt
+    from llm_cache.host import misspelt
 
     for sentence in misspelt(review_settings(flags, environ=environ)):
         note(sentence)
@@ -306,7 +304,7 @@ def _same_place(settings: Settings, flags: Mapping[str, str], address: process.A
             f"`llm-cache restart --port {port}` moves it"
         )
     if "CACHE_UPSTREAM" in flags:
-        from llm_cache.host.record import in_words
+        from llm_cache.host import in_words
 
         asks = process.ask(settings, address, "GET", "/stats").get("upstreams") or {}
         if asks.get("*") != settings.upstream:
@@ -391,7 +389,7 @@ def _report(settings: Settings, running: process.Running | None) -> dict[str, An
     }
 
 
-def _service(manager: service.Manager) -> dict[str, Any]:
+def _service(manager: Manager) -> dict[str, Any]:
     state = manager.state()
     return {
         "manager": manager.name,

@@ -21,7 +21,7 @@ def opened_store(settings: Settings) -> Iterator[Store | None]:
     if not settings.store_dir.is_dir():
         yield None
         return
-    from llm_cache.exchange.home import open_store
+    from llm_cache.exchange import open_store
 
     store = open_store(settings, memory=False)
     try:

@@ -27,7 +27,7 @@ def presets(
 
     Example: llm-cache presets codex
     """
-    from llm_cache.exchange.home import load_rules
+    from llm_cache.exchange import load_rules
     from llm_cache.wire.presets import catalog
 
     found = [one for one in catalog.presets() if name in (None, one.name)]

@@ -10,7 +10,7 @@ import typer
 
 from llm_cache.cli.output import note, say
 from llm_cache.errors import LlmCacheError, UsageError
-from llm_cache.host import process, service
+from llm_cache.host import Manager, NoSandbox, Plan, process, service
 from llm_cache.settings import Settings, load_settings
 
 Force = Annotated[
@@ -97,7 +97,7 @@ def uninstall(force: Force = False) -> None:
     say(f"settings and store are still in {settings.home}")
 
 
-def _manager(system: str | None) -> service.Manager:
+def _manager(system: str | None) -> Manager:
     known = {manager.name: manager for manager in service.managers()}
     if system is None:
         return next(iter(known.values()))
@@ -106,7 +106,7 @@ def _manager(system: str | None) -> service.Manager:
     return known[system]
 
 
-def _refuse_others(manager: service.Manager, settings: Settings, force: bool) -> None:
+def _refuse_others(manager: Manager, settings: Settings, force: bool) -> None:
     """Keep off a unit that isn't ours, or is another home's."""
     if force or manager.written() is None:
         return
@@ -145,7 +145,7 @@ def _advise(settings: Settings) -> None:
         )
 
 
-def _clear_the_way(manager: service.Manager, settings: Settings, changed: bool) -> str:
+def _clear_the_way(manager: Manager, settings: Settings, changed: bool) -> str:
     """End what the service would meet: a proxy that isn't its own, a service by an older unit.
     Returns whether the cache of the proxy was on or off, "" when there was none."""
     running = process.find(settings)
@@ -157,11 +157,11 @@ def _clear_the_way(manager: service.Manager, settings: Settings, changed: bool) 
     return running.cache if running is not None else ""
 
 
-def _start(manager: service.Manager, plan: service.Plan, settings: Settings) -> process.Running:
+def _start(manager: Manager, plan: Plan, settings: Settings) -> process.Running:
     """The service's proxy, without the sandbox where the system has none for it."""
     try:
         return service.start(manager, settings)
-    except service.NoSandbox as error:
+    except NoSandbox as error:
         note(f"{error}: installed with --no-sandbox")
     manager.write(manager.unit(replace(plan, sandbox=False)))
     manager.enable()

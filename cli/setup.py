@@ -18,8 +18,7 @@ from llm_cache.settings import check_value, is_loopback
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llm_cache.host.configure import Answers, Present
-    from llm_cache.host.takeover import TakenOver
+    from llm_cache.host import Answers, Present, TakenOver
     from llm_cache.settings import Settings
 
 
@@ -339,8 +338,7 @@ def _check_given(
     """Whether the keys of the flags can be right, and, if wanted, whether they are."""
     if not keys:
         return
-    from llm_cache.host import configure
-    from llm_cache.host.real_keys import ask_with, form_problem
+    from llm_cache.host import ask_with, configure, form_problem
 
     settings = configure.planned(now, answers).settings
     for provider, (flag, key) in keys.items():

@@ -45,8 +45,7 @@ def stats(json: Json = False) -> None:
 
 def from_ledger(settings: Settings) -> dict[str, Any]:
     """The figures of `/stats` without a proxy: there is no session then."""
-    from llm_cache.exchange import figures
-    from llm_cache.exchange.calls import read_ledger
+    from llm_cache.exchange import figures, read_ledger
 
     tallies: dict[str, dict[str, int | float]] = {}
     sizes = {"entries": 0, "bytes": 0}

@@ -10,7 +10,7 @@ import typer
 from llm_cache.cli.output import colourful, printable, say, say_json
 
 if TYPE_CHECKING:
-    from llm_cache.host.checks.finding import Finding
+    from llm_cache.host import Finding
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
@@ -26,7 +26,7 @@ def validate(json: Json = False) -> int:
 
     Example: llm-cache validate
     """
-    from llm_cache.host.checks.everything import check_everything
+    from llm_cache.host import check_everything
 
     findings = []
     section = ""

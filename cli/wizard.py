@@ -15,9 +15,8 @@ import questionary
 
 from llm_cache.cli.output import duration, say
 from llm_cache.errors import LlmCacheError
-from llm_cache.host import configure
+from llm_cache.host import Answers, Present, configure
 from llm_cache.host import real_keys as keys
-from llm_cache.host.configure import Answers, Present
 from llm_cache.settings import check_value, is_loopback
 from llm_cache.wire.registry import PROVIDERS, by_name
 

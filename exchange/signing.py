@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from llm_cache.exchange.heads import HeaderList, Headers
 from llm_cache.exchange.upstream import Upstream, UpstreamFailed
-from llm_cache.wire.providers.bedrock import is_region
+from llm_cache.wire.aws import is_region
 
 RECHECK_SEC = 60.0
 """How long credentials that don't renew themselves are taken as they are; a login renews files."""

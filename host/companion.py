@@ -22,8 +22,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from llm_cache.errors import LlmCacheError
-from llm_cache.server import serve
-from llm_cache.server.feed import Feed, Listener
+from llm_cache.server import Feed, Listener, serve
 from llm_cache.settings import Settings, load_settings
 
 

@@ -7,9 +7,14 @@ import os
 
 from llm_cache.host import record, starting
 from llm_cache.host.notify import tell_manager
-from llm_cache.server import serve
-from llm_cache.server.feed import Feed
-from llm_cache.settings import Review
+from llm_cache.server import Feed, serve
+from llm_cache.settings import Review, Settings
+
+
+def check_files(settings: Settings) -> None:
+    """See whether the files of the home that a start would read can be used. Raises
+    SettingsError."""
+    serve.check_files(settings)
 
 
 def run(review: Review) -> int:

@@ -16,7 +16,7 @@ from xml.parsers.expat import ExpatError
 from xml.sax.saxutils import escape
 
 from llm_cache.errors import LlmCacheError
-from llm_cache.host.service import Manager, Plan, State, call, plain_text
+from llm_cache.host.manager import Manager, Plan, State, call, plain_text
 
 PATIENCE_SEC = 50.0
 """How long an agent may take to be gone: above the 45 s it gets to end."""

@@ -30,7 +30,7 @@ from typing import IO, Any
 from llm_cache import env_file
 from llm_cache.errors import LlmCacheError, NotRunningError, SettingsError
 from llm_cache.host import starting
-from llm_cache.server.pidfile import holder
+from llm_cache.server import holder
 from llm_cache.settings import (
     LOCALHOST,
     Settings,

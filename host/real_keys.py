@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Literal
 
 from llm_cache.errors import LlmCacheError
-from llm_cache.exchange.routing import Route, Router
-from llm_cache.exchange.upstream import Caller, UpstreamFailed
+from llm_cache.exchange import Caller, Route, Router, UpstreamFailed
 from llm_cache.settings import Settings
 from llm_cache.wire.api_keys import wrong_form
 from llm_cache.wire.registry import by_name, is_providers_own

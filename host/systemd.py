@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 
 from llm_cache.errors import LlmCacheError
-from llm_cache.host.service import Manager, NoSandbox, Plan, State, call, plain_text
+from llm_cache.host.manager import Manager, NoSandbox, Plan, State, call, plain_text
 
 _NO_NAMESPACE = 226
 """systemd's exit status for a process that couldn't get its own view of the files."""

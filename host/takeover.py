@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llm_cache import env_file
 from llm_cache.errors import LlmCacheError, UsageError
-from llm_cache.exchange.home import read_optional
+from llm_cache.exchange import read_optional
 from llm_cache.host.configure import Present
 from llm_cache.settings import check_value, is_setting
 from llm_cache.wire.normalize import Rules

@@ -5,8 +5,9 @@ The public names are loaded when they are first used: `import llm_cache` costs n
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from llm_cache.lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -21,20 +22,23 @@ if TYPE_CHECKING:
     )
     from llm_cache.settings import Settings, load_settings
     from llm_cache.store import Limits, Store, open_store
-
-_MODULES = {
-    "LlmCacheError": "errors",
-    "Limits": "store",
-    "NotRunningError": "errors",
-    "Settings": "settings",
-    "SettingsError": "errors",
-    "Store": "store",
-    "StoreError": "errors",
-    "StoreFormatError": "errors",
-    "UsageError": "errors",
-    "load_settings": "settings",
-    "open_store": "store",
-}
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "LlmCacheError": "errors",
+            "Limits": "store",
+            "NotRunningError": "errors",
+            "Settings": "settings",
+            "SettingsError": "errors",
+            "Store": "store",
+            "StoreError": "errors",
+            "StoreFormatError": "errors",
+            "UsageError": "errors",
+            "load_settings": "settings",
+            "open_store": "store",
+        },
+    )
 
 __all__ = [
     "Limits",
@@ -50,15 +54,3 @@ __all__ = [
     "load_settings",
     "open_store",
 ]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})

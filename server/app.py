@@ -11,14 +11,20 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from llm_cache.exchange.asked import Head
-from llm_cache.exchange.bodies import ClientGone
-from llm_cache.exchange.control import read_control
-from llm_cache.exchange.exchange import Exchange
-from llm_cache.exchange.flights import FlightFailed
-from llm_cache.exchange.heads import Headers, Refusal, Refused, merged_headers
-from llm_cache.exchange.journal import Journal
-from llm_cache.exchange.routing import Route, Router
+from llm_cache.exchange import (
+    ClientGone,
+    Exchange,
+    FlightFailed,
+    Head,
+    Headers,
+    Journal,
+    Refusal,
+    Refused,
+    Route,
+    Router,
+    merged_headers,
+    read_control,
+)
 from llm_cache.server import replies
 from llm_cache.server.bodies import ClientBody, Receive, Send, Side
 from llm_cache.server.guard import Guard, method_refusal, path_problem, split_target

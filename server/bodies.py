@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
-from llm_cache.exchange.bodies import ClientGone
-from llm_cache.exchange.heads import Refusal, Refused
+from llm_cache.exchange import ClientGone, Refusal, Refused
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]

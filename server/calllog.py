@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from llm_cache.exchange.calls import NANO, Call, Kind, kind_of
-from llm_cache.exchange.journal import Level, Listener, Tallies
+from llm_cache.exchange import NANO, Call, Kind, Level, Listener, Tallies, kind_of
 from llm_cache.server.logfile import Log
 
 

@@ -11,8 +11,8 @@ import json
 from collections import deque
 from collections.abc import Sequence
 
-from llm_cache.exchange.calls import Call
-from llm_cache.exchange.journal import Listener as JournalListener
+from llm_cache.exchange import Call
+from llm_cache.exchange import Listener as JournalListener
 
 BACKLOG = 1000
 """Events kept for a listener that is behind."""

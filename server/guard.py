@@ -15,7 +15,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote_to_bytes
 
-from llm_cache.exchange.heads import Refusal
+from llm_cache.exchange import Refusal
 
 # Lower-case host name or IPv4 address, or an IPv6 literal in brackets; then an optional port.
 # RFC 9110 7.2: Host = uri-host [ ":" port ]. Anything else (userinfo, spaces) is no host.

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from llm_cache.exchange.calls import Call, Kind
-from llm_cache.exchange.journal import Listener
+from llm_cache.exchange import Call, Kind, Listener
 
 BUCKETS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5),

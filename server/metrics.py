@@ -13,8 +13,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from llm_cache.exchange import figures
-from llm_cache.exchange.journal import Tallies
+from llm_cache.exchange import Tallies, figures
 from llm_cache.server.latencies import BUCKETS, Histogram
 
 Latencies = Mapping[tuple[str, str, str], Histogram]

@@ -13,10 +13,7 @@ from urllib.parse import parse_qs
 
 from llm_cache import __version__
 from llm_cache.errors import StoreError
-from llm_cache.exchange import figures
-from llm_cache.exchange.exchange import Exchange
-from llm_cache.exchange.heads import Refusal, Refused
-from llm_cache.exchange.journal import Journal
+from llm_cache.exchange import Exchange, Journal, Refusal, Refused, figures
 from llm_cache.server.bodies import ClientBody, Receive, Send
 from llm_cache.server.calllog import CallLog
 from llm_cache.server.feed import Feed

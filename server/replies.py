@@ -6,11 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from llm_cache.exchange.asked import Head
-from llm_cache.exchange.bodies import ClientGone
-from llm_cache.exchange.exchange import Exchange
-from llm_cache.exchange.heads import HeaderList
-from llm_cache.exchange.reply import Reply
+from llm_cache.exchange import ClientGone, Exchange, Head, HeaderList, Reply
 from llm_cache.server.bodies import ClientBody, Send, Side
 from llm_cache.wire.answers import media_type
 

@@ -20,10 +20,7 @@ from hypercorn.asyncio import serve
 
 from llm_cache import __version__
 from llm_cache.errors import LlmCacheError
-from llm_cache.exchange.exchange import Exchange
-from llm_cache.exchange.home import load_prices, load_rules, open_store
-from llm_cache.exchange.opening import open_exchange
-from llm_cache.exchange.routing import Router
+from llm_cache.exchange import Exchange, Router, load_prices, load_rules, open_exchange, open_store
 from llm_cache.server.app import App
 from llm_cache.server.calllog import CallLog
 from llm_cache.server.certificate import names_of

@@ -21,7 +21,10 @@ from llm_cache.settings import SETTING_NAMES, is_setting
 from llm_cache.wire.registry import PROVIDERS
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SETTING = re.compile(r"\b(?:CACHE|LLM_CACHE)_[A-Z_]+[A-Z]\b|\b[A-Z]+_API_KEY_REAL\b")

@@ -131,7 +131,7 @@ def misspelt(review: Review) -> list[str]:
 
 def _misled(settings: Settings) -> dict[str, str]:
     """The setting that names a provider there isn't, and what is allowed."""
-    from llm_cache.exchange.routing import Router
+    from llm_cache.exchange import Router
 
     try:
         Router(settings)

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llm_cache.errors import SettingsError
-from llm_cache.exchange.home import load_rules, read_optional
-from llm_cache.exchange.tiers import NORMALIZE_BUDGET_SEC
+from llm_cache.exchange import NORMALIZE_BUDGET_SEC, load_rules, read_optional
 from llm_cache.host.checks.finding import Finding, Level
 from llm_cache.settings import Settings
 from llm_cache.wire.normalize import Rules
@@ -189,7 +188,7 @@ def _log(settings: Settings) -> Iterator[Finding]:
 def _certificate(settings: Settings) -> Iterator[Finding]:
     if settings.tls_certfile is None or settings.tls_keyfile is None:
         return
-    from llm_cache.server.hypercorn.sockets import check_certificate
+    from llm_cache.server import check_certificate
 
     try:
         check_certificate(settings)

@@ -73,7 +73,7 @@ def _found(name: str, level: Level, text: str, fix: str = "") -> Finding:
 
 def port_problem(settings: Settings) -> str | None:
     """Why a proxy can't listen where the settings say, or None when it can."""
-    from llm_cache.server.hypercorn.sockets import bound_sockets
+    from llm_cache.server import bound_sockets
 
     try:
         with bound_sockets(settings):

@@ -20,7 +20,7 @@ def store(settings: Settings, wrong: Collection[str]) -> Iterator[Finding]:
     used = 0
     if folder.exists():
         yield _access(settings)
-        from llm_cache.store.local.look import look
+        from llm_cache.store import look
 
         try:
             seen = look(folder)

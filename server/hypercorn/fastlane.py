@@ -19,11 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llm_cache.exchange import edits
-from llm_cache.exchange.asked import Head
-from llm_cache.exchange.calls import Label
-from llm_cache.exchange.entries import readable_by, replay_of
-from llm_cache.exchange.exchange import Exchange
+from llm_cache.exchange import Exchange, Head, Label, edits, readable_by, replay_of
 from llm_cache.wire.keys import exact_key
 
 MAX_HEADS = 256

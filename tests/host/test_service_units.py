@@ -16,7 +16,7 @@ from support.command import Cli, lead_to_us
 
 from llm_cache.errors import LlmCacheError
 from llm_cache.host.launchd import Launchd
-from llm_cache.host.service import Plan
+from llm_cache.host.manager import Plan
 from llm_cache.host.systemd import Systemd, command_line, file_pattern, path_word, quoted
 
 ODD = (

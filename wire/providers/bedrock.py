@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from llm_cache.wire.answers import JsonWatcher, Refused, media_type, member, objects, refused_type
+from llm_cache.wire.aws import is_region
 from llm_cache.wire.provider import (
     Answer,
     ClientVariables,
@@ -51,7 +52,6 @@ _OPERATIONS: Final = {
 }
 _PATH: Final = re.compile(rf"/model/([^?#]+)/({'|'.join(_OPERATIONS)})")
 _ROOTS: Final = ("/model/", "/async-invoke", "/guardrail/")
-_REGION: Final = re.compile(r"[a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2}")
 _NAMING_RESOURCES: Final = ("foundation-model", "inference-profile")
 _EVENT_STREAM: Final = "application/vnd.amazon.eventstream"
 
@@ -237,11 +237,6 @@ class Mantle(Aws):
 
     def is_key_header(self, name: bytes) -> bool:
         return _OPENAI.is_key_header(name) or _ANTHROPIC.is_key_header(name)
-
-
-def is_region(name: str) -> bool:
-    """True for what looks like a region of AWS: `eu-central-1`, `us-gov-west-1`."""
-    return _REGION.fullmatch(name) is not None
 
 
 def _model(model_id: str) -> str:
