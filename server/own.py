@@ -1,4 +1,5 @@
-"""The proxy's own endpoints: `/health`, `/stats`, `/metrics`, `/monitor`, `/cache/*` (SPEC 5a)."""
+"""The proxy's own endpoints: `/health`, `/stats`, `/metrics`, `/monitor`, `/cache/*` (SPEC 5a); and
+`/`, when a browser opens it."""
 
 from __future__ import annotations
 
@@ -15,8 +16,9 @@ from llm_cache import __version__
 from llm_cache.errors import StoreError
 from llm_cache.exchange import figures
 from llm_cache.exchange.exchange import Exchange
-from llm_cache.exchange.heads import Refusal, Refused
+from llm_cache.exchange.heads import Headers, Refusal, Refused
 from llm_cache.exchange.journal import Journal
+from llm_cache.server import home_page
 from llm_cache.server.bodies import ClientBody, Receive, Send
 from llm_cache.server.calllog import CallLog
 from llm_cache.server.feed import Feed
@@ -72,9 +74,14 @@ class OwnEndpoints:
             b"/cache/mode": {"POST": self._set_mode},
         }
 
-    def handles(self, path: bytes) -> bool:
-        """True when the path, compared byte for byte, is the proxy's own."""
-        return path in self._routes or path == _MONITOR or path.startswith(b"/cache/")
+    def handles(self, method: str, path: bytes, fields: Mapping[bytes, bytes]) -> bool:
+        """True when the path, compared byte for byte, is our own; `/` only for a browser."""
+        return (
+            path in self._routes
+            or path == _MONITOR
+            or path.startswith(b"/cache/")
+            or home_page.is_asked(method, path, fields)
+        )
 
     async def answer(
         self,
@@ -92,6 +99,9 @@ class OwnEndpoints:
         if path == _MONITOR and method == "GET":
             await self._monitor(incoming, send)
             return
+        if path == home_page.PATH:
+            await self._send(self._page(fields), send, home_page.HEADERS)
+            return
         methods = self._routes.get(path, {})
         if asked not in methods:
             name = path.decode("ascii")
@@ -102,7 +112,10 @@ class OwnEndpoints:
             if "GET" in methods:
                 allowed += ("HEAD",)
             raise Refused(Refusal(405, "method_not_allowed", what, allowed))
-        status, content_type, data = await methods[asked](query, body)
+        await self._send(await methods[asked](query, body), send)
+
+    async def _send(self, answer: Answer, send: Send, headers: Headers = ()) -> None:
+        status, content_type, data = answer
         await send(
             {
                 "type": "http.response.start",
@@ -112,10 +125,16 @@ class OwnEndpoints:
                     (b"content-length", b"%d" % len(data)),
                     (b"cache-control", b"no-store"),
                     (b"date", self._exchange.date(time.time())),
+                    *headers,
                 ],
             }
         )
         await send({"type": "http.response.body", "body": data})
+
+    def _page(self, fields: Mapping[bytes, bytes]) -> Answer:
+        scheme = self._address.partition("://")[0]
+        host = fields[b"host"].decode("ascii")  # a name the guard knows
+        return 200, b"text/html; charset=utf-8", home_page.page(f"{scheme}://{host}")
 
     async def _health(self, query: bytes, body: bytes) -> Answer:
         return _json(
