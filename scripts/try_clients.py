@@ -144,7 +144,7 @@ CLIENTS = (
         "boto3",
         "pip",
         ("boto3",),
-        {"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": "http://P/bedrock", "AWS_REGION": "us-east-1"},
+        {"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": "http://P/bedrock", "AWS_DEFAULT_REGION": "us-east-1"},
         "import boto3\n"
         f"boto3.client('bedrock-runtime').converse(modelId='{bedrock_wire.NOVA}', "
         "messages=[{'role': 'user', 'content': [{'text': 'Say hello.'}]}])",
