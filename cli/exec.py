@@ -20,11 +20,13 @@ from urllib.parse import urlsplit
 import typer
 
 from llm_cache.cli.lifecycle import note_misspelt
+from llm_cache.cli.open_store import opened_store
 from llm_cache.cli.output import dollars, note, printable
-from llm_cache.errors import LlmCacheError, UsageError
+from llm_cache.errors import LlmCacheError, StoreError, UsageError
 from llm_cache.settings import Settings, is_loopback, load_settings
 
 if TYPE_CHECKING:
+    from llm_cache.exchange import Credential
     from llm_cache.host import Calls
 
 _FORWARDED = (
@@ -110,6 +112,8 @@ def exec_(
             often = f"  {missed.times} times" if missed.times > 1 else ""
             what = printable(f"{missed.what}  {missed.model or '-'}")
             note(f"missed {key or '(no key)'}  {what}{often}")
+        if not isolated:
+            _tell_other_credentials(calls, settings)
     if fail_on_miss and calls.missed:
         count = len(calls.missed)
         raise LlmCacheError(
@@ -293,6 +297,27 @@ def _sum_up(calls: Calls) -> None:
         f"llm-cache: {', '.join(figures)}; saved {calls.tokens_saved:,} tokens, "
         f"{dollars(calls.usd_saved)}; spent {calls.tokens_spent:,} tokens, "
         f"{dollars(calls.usd_spent)}{unpriced}"
+    )
+
+
+def _tell_other_credentials(calls: Calls, settings: Settings) -> None:
+    """Say of missed requests that are in the cache for another key, and what to do."""
+    found: dict[Credential, int] = {}
+    with suppress(StoreError), opened_store(settings) as store:
+        found = calls.missed_by_credential(store) if store is not None and calls.missed else {}
+    if not found:
+        return
+    count = sum(found.values())
+    which = "1 of the missed is" if count == 1 else f"{count} of the missed are"
+    if set(found) != {"client"}:
+        advice = "give --scope shared (CACHE_SCOPE=shared), which leaves the client's key out"
+    elif settings.scope == "shared":
+        advice = "record them with --scope shared too (CACHE_SCOPE=shared)"
+    else:
+        advice = "record and replay with --scope shared (CACHE_SCOPE=shared), or with the same key"
+    note(
+        f"llm-cache: {which} in the cache for another key: "
+        f"each client's key has entries of its own; {advice}"
     )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llm_cache.exchange.bodies import ClientGone
     from llm_cache.exchange.calls import NANO, Call, Kind, Label, kind_of, read_ledger
     from llm_cache.exchange.control import read_control
-    from llm_cache.exchange.entries import readable_by, replay_of
+    from llm_cache.exchange.entries import Credential, readable_by, replay_of
     from llm_cache.exchange.exchange import Exchange
     from llm_cache.exchange.flights import FlightFailed
     from llm_cache.exchange.heads import HeaderList, Headers, Refusal, Refused, merged_headers
@@ -33,6 +33,7 @@ else:
             "Call": "calls",
             "Caller": "upstream",
             "ClientGone": "bodies",
+            "Credential": "entries",
             "Exchange": "exchange",
             "FlightFailed": "flights",
             "Head": "asked",
@@ -75,6 +76,7 @@ __all__ = [
     "Call",
     "Caller",
     "ClientGone",
+    "Credential",
     "Exchange",
     "FlightFailed",
     "Head",

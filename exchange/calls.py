@@ -74,7 +74,8 @@ class Call:
     """One request and how it was answered; not changed once made. `nano_usd` is the price of its
     answer in 1e-9 US dollars: saved when it came from the cache, spent otherwise; None when the
     price is unknown. `asked_model` is what the request names, where no answer does: shown, not
-    counted.
+    counted. `but_for_credentials` is the digest that `entries` makes, of a request that mode replay
+    missed.
     """
 
     type: Label
@@ -92,6 +93,7 @@ class Call:
     asked_model: str | None = None
     method: str = ""
     path: str = ""
+    but_for_credentials: str = ""
 
     @property
     def kind(self) -> Kind:

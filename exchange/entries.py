@@ -8,6 +8,7 @@ that isn't known is passed over. What holds: no credential is ever in it.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Sequence
@@ -49,6 +50,13 @@ class AskedAs:
     namespace: str = ""
     sample: str = ""
     credential: Credential = "client"
+
+
+def but_for_credentials(asked: AskedAs, body_digest: str) -> str:
+    """A digest of all of a request but its credentials: two that differ in nothing else have the
+    same. `body_digest` as in `store.Entry.request_digest`."""
+    told = [asdict(replace(asked, credential="client")), body_digest]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

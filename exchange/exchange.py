@@ -25,6 +25,8 @@ from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
 
+import xxhash
+
 from llm_cache.errors import StoreError
 from llm_cache.exchange import edits
 from llm_cache.exchange.asked import Asked, Head
@@ -33,12 +35,13 @@ from llm_cache.exchange.calls import Call, Label
 from llm_cache.exchange.control import AUTO, Control, by_default
 from llm_cache.exchange.entries import (
     Replay,
+    but_for_credentials,
     is_readable,
 )
 from llm_cache.exchange.flights import Flight, Flights
 from llm_cache.exchange.heads import HeaderList, Headers, Refused
 from llm_cache.exchange.journal import Journal
-from llm_cache.exchange.landing import Landing, Means
+from llm_cache.exchange.landing import Landing, Means, asked_as
 from llm_cache.exchange.outgoing import outgoing
 from llm_cache.exchange.reply import X_CACHE, Followed, Landed, Recalled, Reply
 from llm_cache.exchange.routing import Route
@@ -288,6 +291,10 @@ class Exchange:
             label, note = Label.PASS, "it is never cached, and mode replay never asks upstream"
         model = (await self._in_thread(asked.facts)).model
         call = replace(asked.call(label, 504), note=note, asked_model=model)
+        if label is Label.MISS:
+            body = await self._in_thread(xxhash.xxh3_128_hexdigest, asked.body)
+            alike = but_for_credentials(asked_as(asked, self._settings), body)
+            call = replace(call, but_for_credentials=alike)
         await self._journal.record(call)
         what = f"{asked.route.method} {asked.route.path}"
         self._answer_here(flight, asked, call, "cache_miss", f"{asked.key.hex()} ({what}): {note}")

@@ -287,7 +287,7 @@ class Landing:
             nano_usd=call.nano_usd,
             snippet=call.snippet,
             prompt=asked.facts().prompt if keeps else "",
-            request=_asked_as(asked, means.settings),
+            request=asked_as(asked, means.settings),
             first_ms=round((self._first - asked.started) * 1000) if self._chunks else None,
             packed_chunks=packed(self._chunks),
         )
@@ -308,7 +308,8 @@ class Landing:
         return (seconds or math.inf) if asked.facts().deterministic else None
 
 
-def _asked_as(asked: Asked, settings: Settings) -> AskedAs:
+def asked_as(asked: Asked, settings: Settings) -> AskedAs:
+    """What a request's entry says of it."""
     route = asked.route
     counting, withheld = route.counting(asked.headers)
     counted = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in counting]

@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from llm_cache.errors import LlmCacheError
+from llm_cache.exchange.entries import Credential, Meta, but_for_credentials
 from llm_cache.host.process import START_SEC
+from llm_cache.store import Store
 
 GRACE_SEC = 5.0
 """How long answers that something else than the command still waits for may take."""
@@ -30,6 +33,7 @@ class Missed:
 
     model: str
     what: str = ""  # method and path
+    but_for_credentials: str = ""  # as `exchange.entries` makes it, of what mode replay missed
     times: int = 0
 
 
@@ -79,8 +83,26 @@ class Calls:
         else:
             self.misses += 1
         what = f"{event['method']} {event['path']}"
-        missed = self.missed.setdefault(str(event["key"]), Missed(str(event["model"] or ""), what))
+        alike = str(event.get("but_for_credentials", ""))
+        missed = self.missed.setdefault(
+            str(event["key"]), Missed(str(event["model"] or ""), what, alike)
+        )
         missed.times += 1
+
+    def missed_by_credential(self, store: Store) -> dict[Credential, int]:
+        """How many of the missed requests the store has, asked with other credentials, by whose
+        those were. Raises StoreError."""
+        wanted = {missed.but_for_credentials for missed in self.missed.values()} - {""}
+        found: dict[str, Credential] = {}
+        for _, entry in store.entries() if wanted else ():
+            with suppress(ValueError):
+                asked = Meta.decode(entry.meta).request
+                if asked is not None and entry.request_digest is not None:
+                    alike = but_for_credentials(asked, entry.request_digest)
+                    # One that splits nothing serves everybody: it says more than a client's.
+                    if alike in wanted and found.get(alike, "client") == "client":
+                        found[alike] = asked.credential
+        return dict(Counter(found.values()))
 
 
 class Beside:

@@ -14,8 +14,10 @@ import re
 import sys
 import tempfile
 import threading
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from support import anthropic_wire, gemini_wire, openai_wire
 from support.proxy import Proxy, running_proxy
-from support.replies import Reply, json_reply, sse_reply
+from support.replies import Pause, Reply, json_reply, sse_reply
 from support.terminal import Terminal
 from support.upstream import Request, Upstream
 
@@ -86,7 +88,14 @@ QUESTIONS = (
 
 
 def answer(request: Request) -> Reply:
-    """Play the three APIs."""
+    """Play the three APIs, as slow as models are: a miss costs what a miss costs."""
+    seconds = 0.5 + zlib.crc32(request.body) % 1000 / 1000
+    reply = at_once(request)
+    return replace(reply, before=(Pause(seconds), *reply.before))
+
+
+def at_once(request: Request) -> Reply:
+    """The answer, without the wait."""
     path = request.target.partition("?")[0]
     said = next((told for asked, told in QUESTIONS if asked.encode() in request.body), "Fine.")
     if b"Lisbon" in request.body:
@@ -160,9 +169,8 @@ def picture(terminal: Terminal, title: str) -> str:
     svg = console.export_svg(title=title, theme=DARK, unique_id="screen")
     svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
     fonts = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
-    svg = svg.replace("Fira Code, monospace", fonts).replace(
-        "<!-- Generated with Rich https://www.textualize.io -->\n", ""
-    )
+    svg = re.sub(r"font-family: (?:Fira Code, monospace|arial)", f"font-family: {fonts}", svg)
+    svg = svg.replace("<!-- Generated with Rich https://www.textualize.io -->\n", "")
     return "\n".join(line.rstrip() for line in svg.splitlines()) + "\n"
 
 

@@ -37,6 +37,9 @@ from llm_cache.wire.registry import ALL_CREDENTIALS
 _CORS_RESULT = (b"access-control-allow-origin", b"access-control-expose-headers")
 _EXPOSED = b"x-cache, x-cache-key, age, request-id"
 
+HINT_SEC = 60.0
+"""How often the log says at most that a client's base URL is wrong."""
+
 
 class App:
     """What Hypercorn calls. `active` are the tasks of requests under way."""
@@ -64,6 +67,7 @@ class App:
         self._lane = lane
         # With a real key here, the client's own key is of no use and may carry our token.
         self._token_places = ALL_CREDENTIALS if has_real_key else frozenset()
+        self._hinted = -HINT_SEC
         self.active: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -110,7 +114,7 @@ class App:
                 if refusal := method_refusal(method, fields):
                     raise Refused(refusal)
                 path = self._checked_path(scope)
-                if self._own.handles(path):
+                if self._own.handles(method, path, fields):
                     await self._answer_own(scope, path, fields, receive, send)
                     return
                 if path is not scope["raw_path"]:
@@ -119,9 +123,7 @@ class App:
             if self._guard.needs_token and not self._token_ok(route, fields):
                 raise Refused(_UNAUTHORIZED)
             if route is None:
-                raise Refused(
-                    Refusal(404, "not_found", "no known API has this path; see docs/PROVIDERS.md")
-                )
+                raise Refused(self._unknown_path(method, scope["raw_path"]))
             head = Head(route, headers, fields, read_control(fields))
             body = ClientBody(receive, fields, self._client_timeout_sec, side)
             await replies.answer(
@@ -132,6 +134,21 @@ class App:
         except Refused as refused:
             shape = self._router.error_shape(scope["method"], scope["raw_path"], fields, route)
             await self._refuse(refused.refusal, shape, side, send)
+
+    def _unknown_path(self, method: str, path: bytes) -> Refusal:
+        """Why nothing is there; in the log as well for the one mistake that clients' base URLs
+        invite: some add `/v1` to theirs by themselves, some don't."""
+        if method != "POST" or path.rpartition(b"/")[2] != b"messages":
+            return Refusal(404, "not_found", "no known API has this path; see docs/PROVIDERS.md")
+        said = (
+            "POST /messages is no path of the Anthropic API, /v1/messages is: the base URL of this "
+            "client has to end with /v1; see docs/CLIENTS.md"
+        )
+        now = time.monotonic()
+        if now - self._hinted >= HINT_SEC:
+            self._hinted = now
+            self._journal.info(said)
+        return Refusal(404, "not_found", said)
 
     def _checked_path(self, scope: dict[str, Any]) -> bytes:
         raw: bytes = scope["raw_path"]

@@ -112,6 +112,8 @@ class Feed(JournalListener):
         }
         if call.note:
             event["note"] = call.note
+        if call.but_for_credentials:
+            event["but_for_credentials"] = call.but_for_credentials
         line = (
             b"data: " + json.dumps(event, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
         )

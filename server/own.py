@@ -1,4 +1,5 @@
-"""The proxy's own endpoints: `/health`, `/stats`, `/metrics`, `/monitor`, `/cache/*` (SPEC 5a)."""
+"""The proxy's own endpoints: `/health`, `/stats`, `/metrics`, `/monitor`, `/cache/*` (SPEC 5a); and
+`/`, when a browser opens it."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from urllib.parse import parse_qs
 
 from llm_cache import __version__
 from llm_cache.errors import StoreError
-from llm_cache.exchange import Exchange, Journal, Refusal, Refused, figures
+from llm_cache.exchange import Exchange, Headers, Journal, Refusal, Refused, figures
+from llm_cache.server import home_page
 from llm_cache.server.bodies import ClientBody, Receive, Send
 from llm_cache.server.calllog import CallLog
 from llm_cache.server.feed import Feed
@@ -69,9 +71,14 @@ class OwnEndpoints:
             b"/cache/mode": {"POST": self._set_mode},
         }
 
-    def handles(self, path: bytes) -> bool:
-        """True when the path, compared byte for byte, is the proxy's own."""
-        return path in self._routes or path == _MONITOR or path.startswith(b"/cache/")
+    def handles(self, method: str, path: bytes, fields: Mapping[bytes, bytes]) -> bool:
+        """True when the path, compared byte for byte, is our own; `/` only for a browser."""
+        return (
+            path in self._routes
+            or path == _MONITOR
+            or path.startswith(b"/cache/")
+            or home_page.is_asked(method, path, fields)
+        )
 
     async def answer(
         self,
@@ -89,6 +96,9 @@ class OwnEndpoints:
         if path == _MONITOR and method == "GET":
             await self._monitor(incoming, send)
             return
+        if path == home_page.PATH:
+            await self._send(self._page(fields), send, home_page.HEADERS)
+            return
         methods = self._routes.get(path, {})
         if asked not in methods:
             name = path.decode("ascii")
@@ -99,7 +109,10 @@ class OwnEndpoints:
             if "GET" in methods:
                 allowed += ("HEAD",)
             raise Refused(Refusal(405, "method_not_allowed", what, allowed))
-        status, content_type, data = await methods[asked](query, body)
+        await self._send(await methods[asked](query, body), send)
+
+    async def _send(self, answer: Answer, send: Send, headers: Headers = ()) -> None:
+        status, content_type, data = answer
         await send(
             {
                 "type": "http.response.start",
@@ -109,10 +122,16 @@ class OwnEndpoints:
                     (b"content-length", b"%d" % len(data)),
                     (b"cache-control", b"no-store"),
                     (b"date", self._exchange.date(time.time())),
+                    *headers,
                 ],
             }
         )
         await send({"type": "http.response.body", "body": data})
+
+    def _page(self, fields: Mapping[bytes, bytes]) -> Answer:
+        scheme = self._address.partition("://")[0]
+        host = fields[b"host"].decode("ascii")  # a name the guard knows
+        return 200, b"text/html; charset=utf-8", home_page.page(f"{scheme}://{host}")
 
     async def _health(self, query: bytes, body: bytes) -> Answer:
         return _json(

@@ -89,6 +89,40 @@ def test_money_and_tokens_are_those_of_the_answers(cli: Cli, upstream: Upstream)
     assert "saved 220,000 tokens, $0.9000; spent 110,000 tokens, $0.4500" in result.stderr
 
 
+def test_misses_that_another_credential_would_hit_are_told_with_the_remedy(
+    cli: Cli, upstream: Upstream
+) -> None:
+    upstream.default = json_reply(wire.message())
+    recorded = cli("exec", "--", *ask("a", "b"), ANTHROPIC_API_KEY="sk-ant-one-canary")
+    assert recorded.returncode == 0, recorded.stderr
+    replay = ("exec", "--fail-on-miss", "--", *ask("a", "b", "never asked"))
+    other = cli(*replay, ANTHROPIC_API_KEY="sk-ant-two-canary")
+    assert other.returncode == 1
+    assert "llm-cache: 2 of the missed are in the cache for another key" in other.stderr
+    assert "record and replay with --scope shared" in other.stderr
+    assert "canary" not in other.stderr
+    shared = cli(*replay[:1], "--scope", "shared", *replay[1:])
+    assert "2 of the missed are in the cache for another key" in shared.stderr
+    assert "record them with --scope shared too" in shared.stderr
+    same = cli(*replay, ANTHROPIC_API_KEY="sk-ant-one-canary")
+    assert outcomes(same) == ["200 HIT", "200 HIT", "504 MISS"]
+    assert "another key" not in same.stderr
+
+
+def test_misses_that_a_shared_scope_would_hit_are_told_so(cli: Cli, upstream: Upstream) -> None:
+    upstream.default = json_reply(wire.message())
+    assert cli("exec", "--scope", "shared", "--", *ask("a")).returncode == 0
+    missed = cli("exec", "--mode", "replay", "--", *ask("a"))
+    assert outcomes(missed) == ["504 MISS"]
+    assert "1 of the missed is in the cache for another key" in missed.stderr
+    assert "give --scope shared" in missed.stderr
+    found = cli("exec", "--scope", "shared", "--mode", "replay", "--", *ask("a"))
+    assert outcomes(found) == ["200 HIT"]
+    other_namespace = cli("exec", "--mode", "replay", "--namespace", "x", "--", *ask("a"))
+    assert outcomes(other_namespace) == ["504 MISS"]
+    assert "another key" not in other_namespace.stderr
+
+
 def test_it_runs_beside_the_proxy_of_the_home(cli: Cli, upstream: Upstream) -> None:
     upstream.default = json_reply(wire.message())
     cli.ok("on")
