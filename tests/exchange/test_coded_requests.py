@@ -65,7 +65,7 @@ async def test_a_bypass_inside_a_coded_body_is_seen_and_taken_out(
     ("coding", "body"),
     [
         ("zstd", b"not zstd at all"),
-        ("gzip", gzip.compress(ASKED)[:-9]),
+        ("gzip", gzip.compress(ASKED, mtime=0)[:-9]),
         ("unheard-of", ASKED),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+
 import pytest
 from support import openai_wire as wire
 from support.aging import age

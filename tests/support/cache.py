@@ -7,7 +7,7 @@ of a proxy, without a server, a socket of ours or a process.
 What always holds here:
 - The exchange runs on a loop of its own in a thread, so that a test may block at a gate.
 - Whoever has called `begin` has been taken in: its request has a flight, or its answer.
-- Log and figures are whole when they are read: what is under way to them is flushed first.
+- Log and figures are whole when they are read: what is under way to them is taken in first.
 - What nobody may see (a traceback, a task's lost error) is in `trouble`.
 """
 
@@ -16,11 +16,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
+from llm_cache.errors import StoreError
 from llm_cache.exchange import figures
 from llm_cache.exchange.calls import Call
 from llm_cache.exchange.flights import FlightFailed
@@ -220,7 +221,7 @@ class Cache:
     @property
     def calls(self) -> list[Call]:
         """The calls of this run, each counted."""
-        self.call(self._flushed())
+        self.call(self._drained())
         return self.inside.heard.calls
 
     def stats(self) -> dict[str, Any]:
@@ -230,7 +231,7 @@ class Cache:
     def log(self) -> str:
         """The log so far."""
         if self._loop is not None:
-            self.call(self._flushed())
+            self.call(self._drained())
         return read_text(self.home / "proxy.log")
 
     def trouble(self) -> list[str]:
@@ -241,17 +242,19 @@ class Cache:
             *self._lost,
         ]
 
-    async def _flushed(self) -> None:
-        await self.inside.exchange.journal.flush()
+    async def _drained(self) -> None:
+        self.inside.exchange.journal.drain()
 
     async def _figures(self) -> dict[str, Any]:
         journal, exchange = self.inside.exchange.journal, self.inside.exchange
         all_time = await journal.all_time()
-        totals = await asyncio.to_thread(self.inside.store.totals)
+        entries = None
+        with suppress(StoreError):
+            entries = (await asyncio.to_thread(self.inside.store.totals)).entries
         assert self._log is not None
         return {
             **figures.summary(all_time),
-            "entries": totals.entries,
+            "entries": entries,
             "session": figures.summary(journal.session),
             "by_provider": figures.by_provider(all_time),
             "by_model": figures.by_model(all_time),
