@@ -77,7 +77,9 @@ app.command("_complete", hidden=True)(completion.complete)
 @app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Show the version and exit.")
+    ] = False,
 ) -> int:
     if version:
         print(f"llm-cache {__version__}")

@@ -1,11 +1,12 @@
 """`demo`: the main job, shown for real, with no key and no network.
 
 A stand-in for the Anthropic API on loopback, the real proxy as a process of its own in a temporary
-home, and the official client. What the transcript promises is checked; nothing is left behind.
+home, and a plain HTTP client. What the transcript promises is checked; nothing is left behind.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tempfile
@@ -23,7 +24,7 @@ from llm_cache.host import process
 from llm_cache.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from anthropic import Anthropic
+    from httpx import Client
     from rich.console import Console
 
 QUESTION = "In two sentences: what is a cache for?"
@@ -42,8 +43,8 @@ class Seen:
 def demo() -> int:
     """Show the cache at work on this machine, with no key and no network.
 
-    Sends real requests twice through the proxy with the official client, streamed and not. Exit
-    code 1: something wasn't as promised.
+    Sends real requests twice through the proxy over HTTP, streamed and not. Exit code 1: something
+    wasn't as promised.
 
     Example: llm-cache demo
     """
@@ -51,7 +52,7 @@ def demo() -> int:
 
     screen = console()
     screen.print("llm-cache demo", style="bold")
-    screen.print("the real proxy and the official anthropic client; no key, no network.")
+    screen.print("the real proxy and a plain HTTP client; no key, no network.")
     screen.print("the upstream never gives one answer twice: equal bytes are a replay.\n")
     with _ends_on_signals(), DemoUpstream() as upstream, _proxy(upstream.url) as (settings, proxy):
         assert proxy.address is not None  # what `process.start` promises
@@ -96,28 +97,32 @@ def _play(screen: Console, url: str) -> list[str]:
     return wrong
 
 
-def _ask(client: Anthropic, stream: bool) -> Seen:
+def _ask(client: Client, stream: bool) -> Seen:
     """One request; the bytes of its answer as they came over the wire."""
     begin = time.perf_counter()
     first = 0.0
     parts: list[bytes] = []
     request = _request() | ({"stream": True} if stream else {})
-    with client.messages.with_streaming_response.create(**request) as answer:
-        for part in answer.iter_bytes():
+    with client.stream("POST", "/v1/messages", json=request) as answer:
+        answer.raise_for_status()
+        for part in answer.iter_raw():
             first = first or time.perf_counter() - begin
             parts.append(part)
     whole = time.perf_counter() - begin
     return Seen(answer.headers.get("x-cache", "none"), b"".join(parts), first, whole)
 
 
-def _read(screen: Console, client: Anthropic) -> list[str]:
+def _read(screen: Console, client: Client) -> list[str]:
     from llm_cache.cli.demo_upstream import ANSWER
 
-    with client.messages.stream(**_request()) as stream:
-        streamed = "".join(stream.text_stream)
-        outcome = stream.response.headers.get("x-cache", "none")
-    message = client.messages.create(**_request())
-    plain = "".join(block.text for block in message.content if block.type == "text")
+    answer = client.post("/v1/messages", json=_request() | {"stream": True})
+    outcome = answer.headers.get("x-cache", "none")
+    events = [json.loads(line[5:]) for line in answer.text.splitlines() if line[:5] == "data:"]
+    streamed = "".join(
+        event["delta"]["text"] for event in events if event["type"] == "content_block_delta"
+    )
+    message = client.post("/v1/messages", json=_request()).json()
+    plain = "".join(block["text"] for block in message["content"] if block["type"] == "text")
     screen.print(f"  {outcome:<5}  {streamed}\n")
     if outcome != "HIT" or streamed != ANSWER or plain != ANSWER:
         return ["the client read another text from the cache"]
@@ -149,11 +154,12 @@ def _request() -> dict[str, Any]:
     }
 
 
-def _client(url: str) -> Anthropic:
-    _keep_out(os.environ)
-    import anthropic
+def _client(url: str) -> Client:
+    import httpx
 
-    return anthropic.Anthropic(base_url=url, api_key="no-key-needed", max_retries=0)
+    # What the environment names, a proxy say, isn't the demo's.
+    headers = {"x-api-key": "no-key-needed", "anthropic-version": "2023-06-01"}
+    return httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False)
 
 
 @contextmanager

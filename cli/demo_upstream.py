@@ -1,6 +1,6 @@
 """What stands in for the Anthropic API in `demo`: a small HTTP server on loopback.
 
-It speaks enough of the Messages API for the official client, takes its time as a model would, and
+It speaks enough of the Messages API for a client of it, takes its time as a model would, and
 never gives one answer twice: each has an id of its own, so that equal bytes can only be a replay.
 """
 

@@ -17,6 +17,7 @@ import typer
 from llm_cache.cli.open_store import opened_store
 from llm_cache.cli.output import (
     colourful,
+    cut,
     dollars,
     duration,
     json_text,
@@ -30,7 +31,7 @@ from llm_cache.settings import load_settings
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llm_cache.cli.explore_rows import Order, Row
+    from llm_cache.exchange.browse import Order, Row
     from llm_cache.store import Entry, Store
 
 _NAMED_AT_MOST = 5
@@ -73,7 +74,7 @@ def explore(
 
     Example: llm-cache explore --list --filter haiku
     """
-    from llm_cache.cli.explore_rows import ORDERS, order_named
+    from llm_cache.exchange.browse import ORDERS, order_named
 
     order = order_named(sort)
     if order is None:
@@ -115,7 +116,8 @@ def _require_terminal() -> None:
 
 
 def _list(store: Store | None, wanted: str, order: Order, as_json: bool) -> None:
-    from llm_cache.cli.explore_rows import Columns, facts_of
+    from llm_cache.cli.explore_rows import Columns
+    from llm_cache.exchange.browse import facts_of
 
     number = 0
     if as_json:
@@ -130,15 +132,16 @@ def _list(store: Store | None, wanted: str, order: Order, as_json: bool) -> None
     now = time.time()
     for number, (row, _) in enumerate(_chosen(store, wanted, order), 1):
         if number == 1 and terminal:
-            say(f"{'KEY':<{_KEY_CHARS}} {columns.head()}".rstrip())
-        say(f"{row.key.hex()[:_KEY_CHARS]} {columns.line(row, now)}".rstrip())
+            say(cut(f"{'KEY':<{_KEY_CHARS}} {columns.head()}", width).rstrip())
+        line = f"{row.key.hex()[:_KEY_CHARS]} {columns.line(row, now)}"
+        say((cut(line, width) if terminal else line).rstrip())
     if not number:
         note("no entry fits" if wanted else "the cache is empty")
 
 
 def _chosen(store: Store | None, wanted: str, order: Order) -> Iterable[tuple[Row, Entry]]:
     """The entries to list, in order; read one by one when that is the store's own order."""
-    from llm_cache.cli.explore_rows import ORDERS, filtered, row_of
+    from llm_cache.exchange.browse import ORDERS, filtered, row_of
 
     listed = ((row_of(key, entry), entry) for key, entry in (store.entries() if store else ()))
     chosen = (pair for pair in listed if filtered(pair[:1], wanted))
@@ -148,18 +151,18 @@ def _chosen(store: Store | None, wanted: str, order: Order) -> Iterable[tuple[Ro
 
 
 def _view(store: Store | None, prefix: str, as_json: bool) -> None:
-    from llm_cache.cli.explore_rows import facts_of
-    from llm_cache.cli.explore_text import answer_lines, exchange_of, request_lines
+    from llm_cache.cli.explore_text import answer_lines, request_lines
+    from llm_cache.exchange.browse import facts_of, stored
 
     found = _found(store, prefix, _NAMED_AT_MOST + 1)
     if len(found) > 1:
         raise UsageError(f"{_several(prefix, found)}; give more of the key")
     assert store is not None  # something was found
     [(key, entry)] = found
-    exchange = exchange_of(store, key, entry)
+    one = stored(store, key, entry)
     facts = facts_of(key, entry)
     if as_json:
-        bodies = {"request": exchange.request, "answer": exchange.answer}
+        bodies = {"request": one.request, "answer": one.answer}
         texts = {
             name: None if body is None else body.decode("utf-8", "replace")
             for name, body in bodies.items()
@@ -170,8 +173,8 @@ def _view(store: Store | None, prefix: str, as_json: bool) -> None:
         if name not in ("prompt", "snippet"):
             say(f"{name:<14} {_readable(name, value)}")
     for title, lines in (
-        ("REQUEST", request_lines(exchange, "readable")),
-        ("ANSWER", answer_lines(exchange, "readable")),
+        ("REQUEST", request_lines(one, "readable")),
+        ("ANSWER", answer_lines(one, "readable")),
     ):
         say(f"\n{_heading(f'══ {title} ')}")
         for line in lines:

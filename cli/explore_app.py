@@ -23,21 +23,15 @@ from textual import events, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from llm_cache.cli.explore_rows import (
-    ORDERS,
-    Order,
-    Row,
-    bytes_in_short,
-    filtered,
-    row_of,
-)
+from llm_cache.cli.explore_box import FilterBox
+from llm_cache.cli.explore_rows import bytes_in_short
 from llm_cache.cli.explore_table import EntryTable
 from llm_cache.cli.explore_view import EntryView
 from llm_cache.errors import LlmCacheError, StoreError
+from llm_cache.exchange.browse import ORDERS, Order, Row, filtered, row_of
 from llm_cache.host import process
 from llm_cache.settings import Settings
 
@@ -70,6 +64,8 @@ In an entry
   Tab ← →                 the other pane
   v                       readable, pretty JSON, raw
   z                       one pane on the whole width
+  /                       search the text; m M the next, the
+                          previous match; Esc ends it
   n  p                    the next, the previous entry
   Esc                     back to the list
 ?  this help    q  quit"""
@@ -100,30 +96,6 @@ class Help(ModalScreen[None]):
         with Vertical() as frame:
             frame.border_title = "keys"
             yield Static(HELP, markup=False)
-
-
-class FilterBox(Input):
-    """Where the filter is typed. What leads out of it is told to the app as `Left`."""
-
-    class Left(Message):
-        """The user went back to the list; `keep` tells whether the filter stays."""
-
-        def __init__(self, keep: bool) -> None:
-            super().__init__()
-            self.keep = keep
-
-    async def _on_key(self, event: events.Key) -> None:
-        # Bindings are run later than letters are taken: a fast typist's backspace would take away
-        # what was typed after it.
-        if event.key == "backspace":
-            self.action_delete_left()
-        elif event.key in ("down", "up", "pagedown", "pageup", "escape"):
-            self.post_message(self.Left(keep=event.key != "escape"))
-        else:
-            await super()._on_key(event)
-            return
-        event.stop()
-        event.prevent_default()
 
 
 class Explorer(App[None]):
@@ -427,6 +399,7 @@ class Explorer(App[None]):
             return
         if isinstance(self.screen, EntryView):
             self.pop_screen()
+            self._table.focus()  # where `u` is a key
         try:
             removed = await asyncio.to_thread(_remove, self._store, row)
         except StoreError as error:

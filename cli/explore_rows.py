@@ -1,138 +1,16 @@
-"""What `explore` lists: one row for each entry, how rows are ordered, filtered and written.
+"""How the rows of `explore` are written: columns, widths, and figures in few characters.
 
-A row holds what the list shows and nothing else, so that 100,000 of them fit in memory; the entry
-itself is looked up again by its key when it is opened. Text in a row is what was stored; it is made
-safe for a terminal (`printable`) when the row is made.
+A row holds what was stored; a line that leaves this module is safe for a terminal. That is done
+when a line is made, so that it costs only what is shown.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import sys
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from llm_cache.cli.output import cut, printable
-from llm_cache.store import Entry
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One entry of the list. Times are unix seconds; `tokens` are in and out together."""
-
-    id: int
-    key: bytes
-    created: float
-    accessed: float
-    hits: int
-    tokens: int
-    size: int
-    provider: str
-    model: str
-    words: str  # the prompt's first, else the answer's
-    text: str  # what a filter looks through, lower case
-
-
-def meta_of(entry: Entry) -> dict[str, Any]:
-    """What the proxy noted of an entry; empty when it can't be read."""
-    try:
-        meta = json.loads(entry.meta)
-    except ValueError:
-        return {}
-    return meta if isinstance(meta, dict) else {}
-
-
-def row_of(key: str, entry: Entry) -> Row:
-    """The row of an entry under one of its keys (hex)."""
-    meta = meta_of(entry)
-    usage = meta.get("usage") or {}
-    provider = sys.intern(printable(str(meta.get("provider") or "?")))
-    model = sys.intern(printable(str(meta.get("model") or "-")))
-    prompt = printable(str(meta.get("prompt") or ""))
-    answer = printable(str(meta.get("snippet") or ""))
-    return Row(
-        id=entry.id,
-        key=bytes.fromhex(key),
-        created=entry.created,
-        accessed=entry.accessed,
-        hits=entry.hits,
-        tokens=usage.get("input_tokens", 0) + usage.get("output_tokens", 0),
-        size=entry.size,
-        provider=provider,
-        model=model,
-        words=prompt or (f"→ {answer}" if answer else ""),
-        text=f"{provider} {model} {prompt} {answer} {key}".lower(),
-    )
-
-
-def facts_of(key: str, entry: Entry) -> dict[str, Any]:
-    """The entry for a script: times in unix seconds, sizes in bytes, money in US dollars. A `ttl`
-    of None: the entry has none of its own, and the store's limit holds, or it never expires."""
-    meta = meta_of(entry)
-    usage = meta.get("usage") or {}
-    nano = meta.get("nano_usd")
-    return {
-        "key": key,
-        "provider": meta.get("provider"),
-        "endpoint": meta.get("endpoint"),
-        "model": meta.get("model"),
-        "status": meta.get("status"),
-        "created": entry.created,
-        "accessed": entry.accessed,
-        "ttl": None if entry.ttl == math.inf else entry.ttl,  # JSON has no infinity
-        "hits": entry.hits,
-        "tokens_in": usage.get("input_tokens", 0),
-        "tokens_out": usage.get("output_tokens", 0),
-        "usd": None if nano is None else nano / 1e9,
-        "bytes": entry.size,
-        "bytes_on_disk": entry.disk_size,
-        "request_kept": entry.request_digest is not None,
-        "prompt": meta.get("prompt") or "",
-        "snippet": meta.get("snippet") or "",
-    }
-
-
-# Order and filter
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A column to sort by. `down`: which way a person means when they ask for it."""
-
-    name: str
-    column: str
-    of: Callable[[Row], Any]
-    down: bool = True
-
-
-ORDERS: Final = (
-    Order("used", "USED", lambda row: row.accessed),
-    Order("age", "AGE", lambda row: row.created),
-    Order("hits", "HITS", lambda row: row.hits),
-    Order("tokens", "TOKENS", lambda row: row.tokens),
-    Order("size", "SIZE", lambda row: row.size),
-    Order("provider", "PROVIDER", lambda row: (row.provider, row.model), down=False),
-    Order("model", "MODEL", lambda row: row.model, down=False),
-    Order("prompt", "PROMPT", lambda row: row.words.lower(), down=False),
-)
-"""The first is the store's own order."""
-
-
-def order_named(name: str) -> Order | None:
-    """The order with this name."""
-    return next((order for order in ORDERS if order.name == name), None)
-
-
-def filtered(rows: Iterable[Row], wanted: str) -> list[Row]:
-    """The rows that hold every word of `wanted`, whatever its case."""
-    words = wanted.lower().split()
-    if len(words) == 1:
-        [word] = words
-        return [row for row in rows if word in row.text]
-    return [row for row in rows if all(word in row.text for word in words)]
-
+from llm_cache.exchange.browse import Order, Row
 
 # How figures are written in narrow columns
 
@@ -190,10 +68,11 @@ class Columns:
 
     def head(self, order: Order | None = None, down: bool = True) -> str:
         """The line of headings; the one that is sorted by has an arrow."""
+        ordered = "" if order is None else order.name.upper()
 
         def name(title: str, width: int, right: bool = False) -> str:
             arrow = "▼" if down else "▲"
-            marked = f"{title}{arrow}" if order is not None and order.column == title else title
+            marked = f"{title}{arrow}" if title == ordered else title
             return f"{marked[:width]:>{width}}" if right else f"{marked[:width]:<{width}}"
 
         cells = (
@@ -212,8 +91,9 @@ class Columns:
         """The line of a row."""
         return (
             f"{ago(now - row.created):>4} {ago(now - row.accessed):>5} {amount(row.hits):>5} "
-            f"{cut(row.provider, 9)} {cut(row.model, self.model)} {amount(row.tokens):>7} "
-            f"{bytes_in_short(row.size):>5} {cut(row.words, self.words)}"
+            f"{cut(printable(row.provider), 9)} {cut(printable(row.model), self.model)} "
+            f"{amount(row.tokens):>7} {bytes_in_short(row.size):>5} "
+            f"{cut(printable(row.words), self.words)}"
         )
 
 

@@ -17,7 +17,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from llm_cache.cli.explore_rows import Columns, Order, Row
+from llm_cache.cli.explore_rows import Columns
+from llm_cache.exchange.browse import Order, Row
 
 _HEAD_LINES: Final = 1
 

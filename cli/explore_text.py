@@ -8,20 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final
 
-from llm_cache.cli.explore_rows import meta_of
-from llm_cache.store import Entry, Store
-from llm_cache.wire.framing.encoding import decode_all
-from llm_cache.wire.readable import reading as readable
+from llm_cache.exchange.browse import Form, Stored, answer_parts, request_parts
 from llm_cache.wire.readable.reading import Part
-
-Form = Literal["readable", "pretty", "raw"]
-FORMS: Final[tuple[Form, ...]] = get_args(Form)
 
 SHOWN_BYTES: Final = 1 << 20
 """How much of a body is shown in a terminal, in characters."""
-_DECODED_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,57 +26,14 @@ class Line:
     heading: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """What one entry holds. A body is None when it isn't kept, or can't be read any more."""
-
-    key: str
-    entry: Entry
-    request: bytes | None
-    answer: bytes | None  # content coding undone
-    content_type: str
-
-
-def exchange_of(store: Store, key: str, entry: Entry) -> Exchange:
-    """Read an entry's bodies; no use of it is counted."""
-    headers = {name.lower(): value for name, value in meta_of(entry).get("headers") or ()}
-    body = store.answer_body(entry)
-    if body is not None and (coding := headers.get("content-encoding", "")):
-        body = decode_all(coding.encode("latin-1"), body, _DECODED_BYTES)
-    return Exchange(
-        key=key,
-        entry=entry,
-        request=store.request_body(entry),
-        answer=body,
-        content_type=headers.get("content-type", ""),
-    )
-
-
-def request_lines(exchange: Exchange, form: Form) -> list[Line]:
+def request_lines(one: Stored, form: Form) -> list[Line]:
     """The request, or why there is none."""
-    if exchange.request is None:
-        why = "not kept: CACHE_STORE_REQUESTS=0, or space ran short"
-        return [Line("facts", why)]
-    if form == "readable":
-        parts = readable.request(exchange.request)
-    elif form == "pretty":
-        parts = readable.pretty("application/json", exchange.request)
-    else:
-        parts = readable.raw(exchange.request)
-    return list(lines_of(parts))
+    return list(lines_of(request_parts(one, form)))
 
 
-def answer_lines(exchange: Exchange, form: Form) -> list[Line]:
+def answer_lines(one: Stored, form: Form) -> list[Line]:
     """The answer, or why there is none."""
-    if exchange.answer is None:
-        return [Line("error", "the answer's blob is gone or damaged")]
-    if form == "readable":
-        parts = readable.answer(exchange.content_type, exchange.answer)
-    elif form == "pretty":
-        parts = readable.pretty(exchange.content_type, exchange.answer)
-    else:
-        parts = readable.raw(exchange.answer)
-    return list(lines_of(parts))
+    return list(lines_of(answer_parts(one, form)))
 
 
 def lines_of(parts: Iterable[Part], limit: int = SHOWN_BYTES) -> Iterator[Line]:

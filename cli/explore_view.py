@@ -18,21 +18,14 @@ from textual.geometry import Size
 from textual.screen import Screen
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
-from llm_cache.cli.explore_rows import Row, ago, amount, bytes_in_short, meta_of
-from llm_cache.cli.explore_text import (
-    FORMS,
-    Exchange,
-    Form,
-    Line,
-    answer_lines,
-    exchange_of,
-    request_lines,
-    safe,
-)
+from llm_cache.cli.explore_box import FilterBox
+from llm_cache.cli.explore_rows import ago, amount, bytes_in_short
+from llm_cache.cli.explore_text import Line, answer_lines, request_lines, safe
 from llm_cache.cli.output import dollars
 from llm_cache.errors import StoreError
+from llm_cache.exchange.browse import FORMS, Form, Row, Stored, meta_of, stored
 
 if TYPE_CHECKING:
     from llm_cache.store import Store
@@ -68,6 +61,13 @@ class Pane(ScrollView, can_focus=True):
         self.border_title = title
         self._lines: list[Line] = []
         self._wrapped: list[Line] = []
+        self._sources: list[int] = []  # for each wrapped line, the line that it is a piece of
+        self._words = ""
+        self._marks: dict[int, list[tuple[int, int]]] = {}
+        self.matches: list[int] = []
+        """The wrapped lines with a match, from the top."""
+        self.found: int | None = None
+        """The one of them that was gone to last."""
 
     def show(self, lines: list[Line]) -> None:
         """Show these lines from the first on."""
@@ -75,15 +75,71 @@ class Pane(ScrollView, can_focus=True):
         self._wrap()
         self.scroll_to(y=0, animate=False, force=True)
 
-    def _wrap(self) -> None:
-        width = max(1, self.scrollable_content_region.width)
-        self._wrapped = [
-            Line(line.kind, piece, line.heading)
-            for line in self._lines
-            for piece in wrapped(line.text, width)
-        ]
-        self.virtual_size = Size(width, len(self._wrapped))
+    def search(self, words: str) -> None:
+        """Mark every match of `words`, whatever its case, and go to the first from the top of the
+        screen on."""
+        self._words = words
+        self._mark()
+        ahead = [at for at in self.matches if at >= self.scroll_offset.y]
+        self._go_to(ahead[0] if ahead else self.matches[0] if self.matches else None)
+
+    def next_match(self, by: int) -> None:
+        """Go to the next (1) or the previous (-1) line with a match, round the ends."""
+        if not self.matches:
+            return
+        at = -1 if self.found is None else self.found
+        if by > 0:
+            beyond = [other for other in self.matches if other > at]
+            self._go_to(beyond[0] if beyond else self.matches[0])
+        else:
+            before = [other for other in self.matches if other < at]
+            self._go_to(before[-1] if before else self.matches[-1])
+
+    def _go_to(self, at: int | None) -> None:
+        self.found = at
+        if at is not None:
+            height = self.scrollable_content_region.height
+            if not self.scroll_offset.y <= at < self.scroll_offset.y + height:
+                self.scroll_to(y=max(0, at - height // 3), animate=False, force=True)
         self.refresh()
+
+    def _wrap(self) -> None:
+        # The scroll bar comes once the lines are counted and takes a column then, with no resize
+        # that tells of it.
+        region = self.region.shrink(self.styles.gutter)
+        self._divide(region.width)
+        if len(self._wrapped) > region.height:
+            self._divide(region.width - self.styles.scrollbar_size_vertical)
+        self.virtual_size = Size(region.width, len(self._wrapped))
+        self.found = None
+        self._mark()
+        self.refresh()
+
+    def _divide(self, width: int) -> None:
+        self._wrapped, self._sources = [], []
+        for source, line in enumerate(self._lines):
+            for piece in wrapped(line.text, max(1, width)):
+                self._wrapped.append(Line(line.kind, piece, line.heading))
+                self._sources.append(source)
+
+    def _mark(self) -> None:
+        """Find the matches in the lines as they were before they were wrapped: one may go on in the
+        next line of the screen."""
+        self._marks = {}
+        if self._words:
+            pattern = re.compile(re.escape(self._words), re.IGNORECASE)
+            spans = [[one.span() for one in pattern.finditer(line.text)] for line in self._lines]
+            source, end = -1, 0
+            for at, line in enumerate(self._wrapped):
+                if self._sources[at] != source:
+                    source, end = self._sources[at], 0
+                start = self._lines[source].text.index(line.text, end)
+                end = start + len(line.text)
+                for left, right in spans[source]:
+                    if left < end and right > start:
+                        cut = (max(left, start) - start, min(right, end) - start)
+                        self._marks.setdefault(at, []).append(cut)
+        self.matches = sorted(self._marks)
 
     def on_resize(self, event: events.Resize) -> None:
         """Wrap to the new width."""
@@ -110,7 +166,11 @@ class Pane(ScrollView, can_focus=True):
         if at >= len(self._wrapped):
             return Strip.blank(width, plain)
         line = self._wrapped[at]
-        return Strip(self._segments(line, plain)).adjust_cell_length(width, plain)
+        segments = self._segments(line, plain)
+        if at in self._marks:
+            mark = Style(reverse=True, bold=True, underline=at == self.found)
+            segments = _marked(segments, self._marks[at], mark)
+        return Strip(segments).adjust_cell_length(width, plain)
 
     def _segments(self, line: Line, plain: Style) -> list[Segment]:
         if line.heading:
@@ -129,17 +189,34 @@ class Pane(ScrollView, can_focus=True):
         return self.get_component_rich_style(known) if known in self.COMPONENT_CLASSES else plain
 
 
+def _marked(segments: list[Segment], spans: list[tuple[int, int]], mark: Style) -> list[Segment]:
+    """The segments with `mark` laid over these spans of their characters."""
+    inside = {at for left, right in spans for at in range(left, right)}
+    done: list[Segment] = []
+    at = 0
+    for segment in segments:
+        style = segment.style or Style()
+        for character in segment.text:
+            done.append(Segment(character, style + mark if at in inside else style))
+            at += 1
+    return list(Segment.simplify(done))
+
+
 class EntryView(Screen[None]):
     """The request and the answer of one entry; the app moves it to the next and the previous."""
 
     DEFAULT_CSS = """
     EntryView #facts { height: 2; padding: 0 1; }
     EntryView #keys { height: 1; padding: 0 1; }
+    EntryView #search { height: 1; border: none; padding: 0 1; display: none; }
     EntryView Pane { padding: 0 1; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,backspace", "app.pop_screen", show=False),
+        Binding("escape,backspace", "back", show=False),
+        Binding("slash", "search", show=False),
+        Binding("m", "match(1)", show=False),
+        Binding("M", "match(-1)", show=False),
         Binding("tab,left,right,shift+tab", "other_pane", show=False),
         Binding("v", "next_form", show=False),
         Binding("z", "zoom", show=False),
@@ -154,7 +231,7 @@ class EntryView(Screen[None]):
         self._store = store
         self._step = step
         self._active = "answer"  # the pane with the keys; its focus comes a moment later
-        self._exchange: Exchange | None = None
+        self._one: Stored | None = None
 
     def compose(self) -> ComposeResult:
         """Facts, the two panes, and the keys."""
@@ -162,8 +239,9 @@ class EntryView(Screen[None]):
         with Horizontal():
             yield Pane("request", "request")
             yield Pane("answer", "answer")
+        yield FilterBox(placeholder="words to search for", id="search", compact=True)
         yield Static(
-            "Esc back  Tab pane  v form  z zoom  n p next  d invalidate  c copy  ? help",
+            "Esc back  Tab pane  / find  v form  z zoom  n p next  d delete  c copy  ? help",
             id="keys",
             markup=False,
         )
@@ -178,21 +256,21 @@ class EntryView(Screen[None]):
         row, form = self.row, self.form
         try:
             found = self._store.find(row.key.hex(), 1)
-            exchange = exchange_of(self._store, *found[0]) if found else None
+            one = stored(self._store, *found[0]) if found else None
         except StoreError as error:
             self.app.call_from_thread(self._show_failure, row, str(error))
             return
-        if exchange is None:
+        if one is None:
             self.app.call_from_thread(self._show_failure, row, "this entry isn't there any more")
             return
-        asked, told = request_lines(exchange, form), answer_lines(exchange, form)
-        self.app.call_from_thread(self._show, row, exchange, asked, told)
+        asked, told = request_lines(one, form), answer_lines(one, form)
+        self.app.call_from_thread(self._show, row, one, asked, told)
 
-    def _show(self, row: Row, exchange: Exchange, asked: list[Line], told: list[Line]) -> None:
+    def _show(self, row: Row, one: Stored, asked: list[Line], told: list[Line]) -> None:
         if row is not self.row or not self.is_attached:
             return
-        self._exchange = exchange
-        self.query_one("#facts", Static).update(_facts(exchange))
+        self._stored = one
+        self.query_one("#facts", Static).update(_facts(one))
         self.query_one("#request", Pane).show(asked)
         self.query_one("#answer", Pane).show(told)
         self._retitle()
@@ -205,8 +283,8 @@ class EntryView(Screen[None]):
         self.query_one("#answer", Pane).show([Line("error", safe(why))])
 
     def _retitle(self) -> None:
-        exchange = self._exchange
-        sizes = (exchange.request, exchange.answer) if exchange else (None, None)
+        one = self._stored
+        sizes = (one.request, one.answer) if one else (None, None)
         for name, body in zip(("request", "answer"), sizes, strict=True):
             size = f" {bytes_in_short(len(body))}" if body is not None else ""
             self.query_one(f"#{name}", Pane).border_title = f"{name}{size} · {self.form}"
@@ -222,7 +300,55 @@ class EntryView(Screen[None]):
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """A click gives the keys to a pane as well."""
-        self._active = event.widget.id or self._active
+        if isinstance(event.widget, Pane):
+            self._active = event.widget.id or self._active
+
+    # -- search
+
+    def action_search(self) -> None:
+        """Begin to type what is searched for."""
+        box = self.query_one("#search", FilterBox)
+        box.display = True
+        box.focus()
+
+    def action_match(self, by: int) -> None:
+        """Go to the next or the previous match in the pane with the keys."""
+        self._pane.next_match(by)
+
+    def action_back(self) -> None:
+        """End the search; without one, go back to the list."""
+        box = self.query_one("#search", FilterBox)
+        if box.display:
+            self._end_search(keep=False)
+        else:
+            self.app.pop_screen()
+
+    def _end_search(self, keep: bool) -> None:
+        box = self.query_one("#search", FilterBox)
+        if not keep:
+            box.value = ""
+        box.display = keep and bool(box.value)
+        self._pane.focus()
+
+    @property
+    def _pane(self) -> Pane:
+        return self.query_one(f"#{self._active}", Pane)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Search as it is typed, in both panes. The list's filter hears nothing of it."""
+        event.stop()
+        for pane in self.query(Pane):
+            pane.search(event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Give the keys back to the pane; the matches stay marked."""
+        event.stop()
+        self._end_search(keep=True)
+
+    def on_filter_box_left(self, event: FilterBox.Left) -> None:
+        """Go on in the pane."""
+        event.stop()
+        self._end_search(keep=event.keep)
 
     def action_next_form(self) -> None:
         """Readable, pretty, raw, and readable again."""
@@ -244,8 +370,8 @@ class EntryView(Screen[None]):
             self._load()
 
 
-def _facts(exchange: Exchange) -> str:
-    entry, meta, now = exchange.entry, meta_of(exchange.entry), time.time()
+def _facts(one: Stored) -> str:
+    entry, meta, now = one.entry, meta_of(one.entry), time.time()
     usage = meta.get("usage") or {}
     nano = meta.get("nano_usd")
     told = [
@@ -256,7 +382,7 @@ def _facts(exchange: Exchange) -> str:
         f"{amount(entry.hits)} hit{'' if entry.hits == 1 else 's'}",
         str(meta.get("model") or "-"),  # last: it is what a narrow terminal may cut
     ]
-    return f"{exchange.key}\n{safe(' · '.join(told))}"
+    return f"{one.key}\n{safe(' · '.join(told))}"
 
 
 def wrapped(text: str, width: int) -> Iterable[str]:

@@ -43,7 +43,7 @@ _FIXED_WIDTH = 46  # of all columns but the model and the answer
 
 _GREEN, _YELLOW, _RED, _CYAN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[36m"
 _GREY, _PLAIN = "\x1b[90m", "\x1b[0m"
-_COLOURS = {"HIT": _GREEN, "MISS": _YELLOW, "MISS-COALESCED": _YELLOW, "ERROR": _RED}
+_COLOURS = {"HIT": _GREEN, "MISS": _YELLOW, "MISS-COALESCED": _YELLOW, "ERR": _RED}
 """By type; other hits are cyan, what isn't cached at all is grey."""
 
 
@@ -127,7 +127,7 @@ def _as_line(event: dict[str, Any]) -> str:
     told = _told(event)
     tail = f" | {told}" if told else ""
     return (
-        f"{when}  #{event['seq']:04d} {printable(event['type']):<4} "
+        f"{when}  #{event['seq']:04d} {_type(event):<4} "
         f"{printable(event['model'] or '-')}  {_tokens(event)}tok "
         f"{dollars(event['usd'], 5)}  {event['ms']:.0f}ms{tail}"
     )
@@ -137,7 +137,7 @@ def _as_row(event: dict[str, Any]) -> str:
     """An event on one line of this terminal, in columns; names and answers are cut to fit."""
     width = shutil.get_terminal_size().columns
     when = datetime.fromtimestamp(event["t"] / 1000).strftime("%H:%M:%S")
-    kind = printable(event["type"])
+    kind = _type(event)
     beside = max(0, len(kind) - _TYPE_WIDTH)  # a long type takes its room from the model
     columns = max(8, min(28, (width - _FIXED_WIDTH) // 2) - beside)
     model = printable(event["model"] or "-")
@@ -156,6 +156,11 @@ def _as_row(event: dict[str, Any]) -> str:
     if used > width:  # too narrow for columns
         return f"{colour}{cut(f'{head}{kind} {facts}', width)}{_PLAIN}"
     return f"{_GREY}{head}{_PLAIN}{colour}{kind:<{_TYPE_WIDTH}}{_PLAIN}{facts}{_GREY}{tail}{_PLAIN}"
+
+
+def _type(event: dict[str, Any]) -> str:
+    """How it was answered; `ERR` for what failed, whoever's fault it was."""
+    return "ERR" if event.get("kind") == "error" else printable(event["type"])
 
 
 def _told(event: dict[str, Any]) -> str:

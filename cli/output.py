@@ -67,6 +67,8 @@ def console() -> Console:
 
 def printable(text: str) -> str:
     """`text` on one line, without what a terminal would obey."""
+    if text.isprintable():
+        return text
     return "".join(mark if mark.isprintable() else " " for mark in text)
 
 

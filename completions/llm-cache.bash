@@ -61,7 +61,7 @@ _llm_cache() {
 
     case $path in
         '')
-            options='-h --help --version'
+            options='-h --help --version -V'
             words='on off restart stop run status stats monitor explore validate setup install uninstall key price usage presets demo exec token completion'
             ;;
         'on')

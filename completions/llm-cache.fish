@@ -56,6 +56,7 @@ complete -c llm-cache -n __llm_cache_at -a completion -d 'Complete commands, opt
 complete -c llm-cache -n __llm_cache_at -s h -d 'Show how it is used.'
 complete -c llm-cache -n __llm_cache_at -l help -d 'Show how it is used.'
 complete -c llm-cache -n __llm_cache_at -l version -d 'Show the version and exit.'
+complete -c llm-cache -n __llm_cache_at -s V -d 'Show the version and exit.'
 
 complete -c llm-cache -n '__llm_cache_in on' -s h -d 'Show how it is used.'
 complete -c llm-cache -n '__llm_cache_in on' -l help -d 'Show how it is used.'

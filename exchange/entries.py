@@ -125,6 +125,16 @@ class Meta:
             raise ValueError(f"not a meta of ours: {type(error).__name__}") from None
 
 
+def members_of(data: bytes) -> dict[str, Any]:
+    """A meta's members as they are, for who only looks and has many to look at; {} for what can't
+    be read. They are those of `Meta.encode`, or a later version's."""
+    try:
+        doc = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return doc if isinstance(doc, dict) else {}
+
+
 def _known(kind: type[Any], told: dict[str, Any] | None) -> Any:
     """What was stored of a dataclass; what a newer version keeps besides is left out."""
     if not told:

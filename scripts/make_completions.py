@@ -21,8 +21,8 @@ import typer
 
 from llm_cache.cli.app import app
 from llm_cache.cli.completion import SCRIPTS
-from llm_cache.cli.explore_rows import ORDERS
 from llm_cache.cli.inspect import TIERS
+from llm_cache.exchange.browse import ORDERS
 from llm_cache.settings import LogLevel, Mode
 from llm_cache.wire.registry import PROVIDERS
 

@@ -13,23 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from support.large_store import fill
+from textual.binding import Binding
 from textual.pilot import Pilot
 from textual.widgets import Static
 
 from llm_cache.cli.explore_app import Explorer
-from llm_cache.cli.explore_rows import (
-    ORDERS,
-    Columns,
-    ago,
-    amount,
-    bytes_in_short,
-    order_named,
-    row_of,
-)
+from llm_cache.cli.explore_rows import Columns, ago, amount, bytes_in_short
 from llm_cache.cli.explore_table import EntryTable
 from llm_cache.cli.explore_text import lines_of, safe
-from llm_cache.cli.explore_view import wrapped
+from llm_cache.cli.explore_view import EntryView, Pane, wrapped
 from llm_cache.cli.output import cut, json_text
+from llm_cache.exchange.browse import ORDERS, order_named, row_of
 from llm_cache.settings import load_settings
 from llm_cache.store import Limits, Store, open_store
 from llm_cache.wire.readable.reading import Part
@@ -277,3 +271,98 @@ async def test_nothing_of_the_store_is_read_as_markup(home: Path) -> None:
 
 def _facts(app: Explorer) -> str:
     return str(app.screen.query_one("#facts", Static).content)
+
+
+# In an entry
+
+
+async def opened(app: Explorer, pilot: Pilot[None]) -> None:
+    await pilot.press("enter")
+    await until(pilot, lambda: isinstance(app.screen, EntryView) and "haiku" in _facts(app))
+
+
+def keys_of(*places: type[Explorer] | type[EntryView] | type[Pane]) -> list[str]:
+    """Every key that is bound there, but those that end the program."""
+    bound = {
+        key
+        for place in places
+        for binding in place.BINDINGS
+        if isinstance(binding, Binding)
+        for key in binding.key.split(",")
+    }
+    return sorted(bound - {"q", "ctrl+c"})
+
+
+@pytest.mark.parametrize("key", keys_of(Explorer, EntryView, Pane))
+async def test_undo_works_whatever_was_pressed_before(store: Store, key: str) -> None:
+    app = explorer(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("down", "down", "down")
+        await opened(app, pilot)
+        await pilot.press(key)
+        if key == "slash":
+            await pilot.press("a", "enter")
+        if key == "question_mark":
+            await pilot.press("x")
+        if key != "d":
+            await pilot.press("d")
+        await until(pilot, lambda: "brings it back" in words(app))
+        await pilot.press("u")
+        await until(pilot, lambda: "is back" in words(app))
+    assert store.totals().entries == 50
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100])
+async def test_no_letter_is_hidden_behind_the_scroll_bar(home: Path, columns: int) -> None:
+    store = open_store("local", home / "store", Limits())
+    text = "".join(f"{number:04}" for number in range(2000))
+    meta = json_text({"model": "haiku", "provider": "p"}).encode()
+    store.put([b"k" * 32], meta, text.encode())
+    app = explorer(store)
+    async with app.run_test(size=(columns, 24)) as pilot:
+        await until(pilot, lambda: " 1 entry" in words(app, "title"))
+        await opened(app, pilot)
+        pane = app.screen.query_one("#answer", Pane)
+        await until(pilot, lambda: pane.show_vertical_scrollbar)
+        await pilot.pause()
+        height = pane.scrollable_content_region.height
+        shown = "".join(pane.render_line(y).text.rstrip() for y in range(height))
+    store.close()
+    assert shown
+    assert text.startswith(shown)
+
+
+async def test_a_search_in_an_entry_marks_and_finds_and_leaves_the_filter_alone(home: Path) -> None:
+    store = open_store("local", home / "store", Limits())
+    text = "\n".join(f"line {number}{' Needle' * (number in (5, 90))}" for number in range(200))
+    meta = json_text({"model": "haiku", "provider": "p"}).encode()
+    store.put([b"k" * 32], meta, text.encode())
+    app = explorer(store)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: " 1 entry" in words(app, "title"))
+        await opened(app, pilot)
+        pane = app.screen.query_one("#answer", Pane)
+        await pilot.press("slash", *"needle")
+        await until(pilot, lambda: len(pane.matches) == 2)
+        assert pane.found == pane.matches[0]
+        await pilot.press("enter", "m")
+        assert pane.found == pane.matches[1]
+        found, top = pane.found, pane.scroll_offset.y
+        marked = [
+            one.text
+            for one in pane.render_line(found - top)
+            if one.style is not None and one.style.reverse
+        ]
+        assert marked == ["Needle"]
+        await pilot.press("m")
+        assert pane.found == pane.matches[0]
+        await pilot.press("M")
+        assert pane.found == pane.matches[1]
+        await pilot.press("escape")
+        assert pane.matches == []
+        assert isinstance(app.screen, EntryView)
+        assert len(table(app).rows) == 1
+        await pilot.press("escape")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
+    store.close()

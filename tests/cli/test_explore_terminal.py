@@ -80,6 +80,18 @@ def test_the_table_fits_24_lines_of_80_columns(cli: Cli, keys: list[str]) -> Non
         assert terminal.ended() == 0
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_the_printed_list_has_a_head_and_a_line_for_each_entry(
+    cli: Cli, keys: list[str], columns: int
+) -> None:
+    command = cli.command("explore", "--list")
+    with Terminal(command, cli.environment, columns=columns) as terminal:
+        assert terminal.ended() == 0
+        head, *rows = [line for line in terminal.text.splitlines() if line.strip()]
+    assert head.startswith("KEY")
+    assert [row[:12] for row in rows] == [key[:12] for key in reversed(keys)]
+
+
 def test_arrows_move_and_enter_shows_both_sides(cli: Cli, upstream: Upstream) -> None:
     upstream.script(sse_reply(wire.stream(WEATHER, model=MODEL)))
     upstream.default = json_reply(wire.message("It depends.", model=MODEL))
@@ -188,6 +200,23 @@ def test_an_invalidation_holds_at_once_and_can_be_undone(cli: Cli, keys: list[st
     assert len(cli.json("explore")) == 3
     outcomes = [ask(cli, prompt).header("x-cache") for prompt in PROMPTS]
     assert sorted(map(str, outcomes)) == ["HIT", "HIT", "HIT", "MISS"]
+
+
+def test_an_entry_is_searched_invalidated_and_brought_back(cli: Cli, keys: list[str]) -> None:
+    with explorer(cli) as terminal:
+        terminal.wait(cursor_on(terminal, PROMPTS[3]))
+        terminal.type("enter")
+        terminal.wait("It depends.")
+        terminal.type("/")
+        terminal.wait("words to search for")
+        terminal.type("dep", "enter")
+        terminal.wait_gone("words to search for")
+        terminal.type("d")
+        terminal.wait("3 entries", "u brings it back")
+        terminal.type("u")
+        terminal.wait("4 entries", "is back", PROMPTS[3])
+        terminal.type("q")
+        assert terminal.ended() == 0
 
 
 def test_the_copied_key_reaches_the_terminals_clipboard(cli: Cli, keys: list[str]) -> None:

@@ -168,3 +168,14 @@ def test_it_ends_with_its_terminal(cli: Cli, upstream: Upstream) -> None:
         terminal.wait("(Ctrl-C ends)")
         terminal.hang_up()
         assert terminal.exit_code() != 0
+
+
+def test_what_failed_upstream_is_an_error_and_no_miss(cli: Cli, upstream: Upstream) -> None:
+    upstream.default = json_reply(wire.message(TEXT, model=MODEL))
+    cli.ok("on")
+    with monitor(cli) as terminal:
+        connected(cli, terminal)
+        upstream.default = json_reply(b'{"type": "error"}', status=401)
+        ask(cli, "Who am I?")
+        text = terminal.wait(" ERR ")
+        assert " MISS " not in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from command import Cli
+from support.command import Cli
 
 from llm_cache.wire.presets.catalog import presets
 

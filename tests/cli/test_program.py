@@ -69,8 +69,9 @@ def test_help_is_quick(cli: Cli) -> None:
     assert imported.isdisjoint((*slow, "questionary", "regex", "rich", "sqlite3", "textual"))
 
 
-def test_version(cli: Cli) -> None:
-    assert cli.ok("--version") == f"llm-cache {llm_cache.__version__}\n"
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version(cli: Cli, flag: str) -> None:
+    assert cli.ok(flag) == f"llm-cache {llm_cache.__version__}\n"
 
 
 @pytest.mark.parametrize(

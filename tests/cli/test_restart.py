@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from command import Cli
+from support.command import Cli
 from support.upstream import unused_port, wait_until
 
 LOCAL = "http://127.0.0.1:9/v1"

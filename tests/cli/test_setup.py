@@ -122,12 +122,6 @@ def test_what_setup_cannot_mend_is_told(bare: Cli) -> None:
     assert "the proxy won't start: CACHE_MODE=cash" in told
 
 
-def test_a_file_that_cannot_be_understood_is_left_alone(bare: Cli) -> None:
-    path = write_env(bare, "CACHE_PORT=4000\nwhat is this\n")
-    assert "line 2" in bare.fails(2, "setup", "--yes", "--ttl", "60")
-    assert path.read_text() == "CACHE_PORT=4000\nwhat is this\n"
-
-
 # Keys
 
 

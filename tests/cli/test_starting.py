@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command import Cli
+from support.command import Cli
 
 from llm_cache.errors import LlmCacheError, SettingsError
 from llm_cache.host import process, starting

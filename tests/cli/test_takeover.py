@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import Cli
+from support.command import Cli
 
 from llm_cache.settings import load_settings
 

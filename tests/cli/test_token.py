@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from command import Cli
+from support.command import Cli
 
 
 def test_a_new_token_is_shown_written_and_counts_after_a_restart(cli: Cli) -> None:
