@@ -174,10 +174,7 @@ class Followed(Reply):
         self._label = label = asked.label if self._led else _joined_label(flight.status)
         self.status, self.reason = flight.status, flight.reason
         self.headers = [*headers]
-        if (X_CACHE, Label.ERROR.wire) not in headers and (
-            X_CACHE,
-            Label.MISS.wire,
-        ) not in headers:
+        if all(name != X_CACHE for name, _ in headers):  # an answer of our own says it itself
             self.headers.append((X_CACHE, label.wire))
         if asked.key:
             self.headers.append((b"x-cache-key", asked.key.hex().encode()))

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.cache import Cache, CacheFactory
 from support.command import Cli
 from support.proxy import Proxy, ProxyFactory, clean_environment
 from support.upstream import Upstream, unused_port
@@ -72,6 +73,24 @@ def proxy(home: Path, upstream: Upstream) -> Iterator[ProxyFactory]:
     for one in started:
         if trouble := one.trouble():
             failures.append("\n".join([*trouble, one.output(), one.log()]))
+    assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def cache(home: Path, upstream: Upstream) -> Iterator[CacheFactory]:
+    """A factory of caches in this process, in front of `upstream`. At the end each is closed, and
+    must have gone wrong nowhere."""
+    opened: list[Cache] = []
+
+    def make(**settings: str) -> Cache:
+        one = Cache(home, {"CACHE_UPSTREAM_ANTHROPIC": upstream.url, **settings})
+        opened.append(one)
+        return one.start()
+
+    yield make
+    for one in opened:
+        one.stop()
+    failures = ["\n".join([*trouble, one.log()]) for one in opened if (trouble := one.trouble())]
     assert not failures, "\n".join(failures)
 
 

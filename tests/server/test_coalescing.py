@@ -2,12 +2,12 @@
 
 The upstream stops at gates, so every moment named here is a fact and not a guess of time. A
 request is known to have reached its flight when requests sent after it were answered (`settle`).
+Here is what is about connections and memory; the rest is in `tests/exchange/test_coalescing.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import threading
 from collections.abc import Sequence
@@ -19,19 +19,16 @@ import pytest
 from support import anthropic_wire as wire
 from support.leaks import forget_peak, peak_memory
 from support.proxy import Proxy, anthropic_headers
-from support.raw import Ending, RawConnection, Response, exchange, request_bytes
+from support.raw import RawConnection, Response, exchange, request_bytes
 from support.replies import (
-    Cut,
     Framing,
     Gate,
     Reply,
-    Reset,
     Step,
     gzip_reply,
-    json_reply,
     sse_reply,
 )
-from support.upstream import Request, Upstream, wait_until
+from support.upstream import Upstream, wait_until
 
 MIB = 1 << 20
 STREAM = wire.stream("The tide comes in, the tide goes out, and nobody asked it to.")
@@ -222,133 +219,6 @@ def test_clients_that_come_and_go_never_leave_a_flight_behind(
     wait_until(lambda: in_flight(one) == 0, "no flight left")
 
 
-def test_an_error_of_the_leader_is_everybodys_error(upstream: Upstream, proxy: Any) -> None:
-    one: Proxy = proxy()
-    gate = Gate()
-    refusal = wire.error("rate_limit_error", "slow down")
-    upstream.script(
-        Reply(
-            status=429,
-            headers=(("content-type", "application/json"), ("retry-after", "7")),
-            before=(gate,),
-            body=(refusal,),
-        ),
-        json_reply(wire.message()),
-    )
-    body = wire.request()
-    clients = [begin(one, body) for _ in range(5)]
-    gate.wait_reached()
-    settle(one)
-    gate.release()
-    answers = [answer(client) for client in clients]
-    assert {(r.status, r.body, r.header("retry-after")) for r in answers} == {(429, refusal, "7")}
-    assert labels(answers) == ["MISS"] + ["MISS-COALESCED"] * 4
-    assert upstream.call_count == 1
-    stats = one.stats()
-    assert [stats[name] for name in ("calls", "hits", "coalesced", "errors")] == [5, 0, 0, 5]
-    assert one.ask(body).header("x-cache") == "MISS"
-    assert upstream.call_count == 2
-
-
-@pytest.mark.parametrize("fault", [Cut(), Reset()])
-def test_an_upstream_that_gives_no_answer_fails_joiners_as_it_fails_the_leader(
-    upstream: Upstream, proxy: Any, fault: Step
-) -> None:
-    one: Proxy = proxy()
-    gate = Gate()
-    upstream.script(Reply(before=(gate, fault)))
-    body = wire.request()
-    clients = [begin(one, body) for _ in range(4)]
-    gate.wait_reached()
-    settle(one)
-    gate.release()
-    answers = [answer(client) for client in clients]
-    assert {r.status for r in answers} == {502}
-    assert len({r.body for r in answers}) == 1
-    error = json.loads(answers[0].body)
-    assert (error["type"], error["error"]["type"]) == ("error", "upstream_error")
-    assert labels(answers) == ["ERROR"] + ["MISS-COALESCED"] * 3
-    assert upstream.call_count == 1
-    assert one.stats()["errors"] == 4
-    assert in_flight(one) == 0
-
-
-@pytest.mark.parametrize("fault", [Cut(), Reset()])
-def test_an_answer_cut_for_the_leader_is_cut_for_its_joiners_and_not_stored(
-    upstream: Upstream, proxy: Any, fault: Step
-) -> None:
-    one: Proxy = proxy()
-    gate = Gate()
-    upstream.script(gated(STREAM, 5, gate, fault), sse_reply(STREAM))
-    body = wire.request(stream=True)
-    clients = [begin(one, body) for _ in range(4)]
-    gate.wait_reached()
-    settle(one)
-    gate.release()
-    answers = [answer(client) for client in clients]
-    assert {r.body for r in answers} == {b"".join(STREAM[:5])}
-    assert {r.ending for r in answers} <= {Ending.CUT, Ending.RESET}
-    assert upstream.call_count == 1
-    wait_until(lambda: one.stats()["calls"] == 4, "every call is counted")
-    stats = one.stats()
-    assert [stats[name] for name in ("hits", "errors", "in_flight")] == [0, 4, 0]
-    again = one.ask(body)
-    assert (again.header("x-cache"), again.body) == ("MISS", b"".join(STREAM))
-
-
-def test_who_asks_again_after_an_error_in_the_stream_gets_a_call_of_its_own(
-    upstream: Upstream, proxy: Any
-) -> None:
-    """Though the upstream hasn't ended the failed stream, and somebody still reads it."""
-    one: Proxy = proxy()
-    gate = Gate()
-    failing = [*STREAM[:4], wire.error_event()]
-    upstream.script(sse_reply([*failing, gate]), sse_reply(STREAM))
-    body = wire.request(stream=True)
-    with begin(one, body) as connection:
-        first = connection.response("POST")
-        first.read_until(failing[-1])
-        again = one.ask(body)
-        assert (again.header("x-cache"), again.body) == ("MISS", b"".join(STREAM))
-        gate.release()
-        assert first.read_all() == b"".join(failing)
-    assert upstream.call_count == 2
-    assert one.ask(body).header("x-cache") == "HIT"
-
-
-def test_requests_that_differ_in_what_splits_the_cache_never_share_a_call(
-    upstream: Upstream, proxy: Any
-) -> None:
-    one: Proxy = proxy()
-    gate = Gate()
-    numbers = iter(range(100))
-
-    def numbered(request: Request) -> Reply:
-        return Reply(body=(wire.message(f"answer {next(numbers)}"),), before=(gate,))
-
-    upstream.default = numbered
-    body = wire.request()
-    clients = [
-        begin(one, body),
-        begin(one, body, [("x-cache-sample", "1")]),
-        begin(one, body, [("x-cache-sample", "2")]),
-        begin(one, body, [("x-cache-namespace", "1")]),
-        begin(one, body, [("x-cache-namespace", "1"), ("x-cache-sample", "1")]),
-        begin(one, body, key="sk-ant-another"),
-        begin(one, body, [("authorization", "Bearer token")]),
-        begin(one, body, [("anthropic-beta", "b")]),
-        begin(one, body, [("x-cache-mode", "fresh")]),
-        begin(one, body, [("x-cache-mode", "fresh")]),
-        begin(one, body, [("x-cache-mode", "bypass")]),
-        begin(one, body, [("x-cache-mode", "bypass")]),
-    ]
-    upstream.wait_for_calls(len(clients))
-    gate.release()
-    answers = [answer(client) for client in clients]
-    assert len({response.body for response in answers}) == len(clients)
-    assert labels(answers) == ["BYPASS"] * 2 + ["MISS"] * 10
-
-
 def test_a_slow_reader_does_not_slow_another(upstream: Upstream, proxy: Any) -> None:
     one: Proxy = proxy()
     body = wire.request(stream=True)
@@ -366,66 +236,6 @@ def test_a_slow_reader_does_not_slow_another(upstream: Upstream, proxy: Any) -> 
         assert (begun.header("x-cache"), quick.header("x-cache")) == ("MISS", "HIT-COALESCED")
         assert one.ask(body).header("x-cache") == "HIT"
         assert begun.read_all() == b"".join(pieces)
-
-
-def test_a_joiner_that_cannot_read_the_leaders_coding_gets_the_answer_decoded(
-    upstream: Upstream, proxy: Any
-) -> None:
-    one: Proxy = proxy()
-    gate = Gate()
-    packed = gzip_reply(sse_reply(STREAM))
-    half = len(packed.body) // 2
-    pieces = (*packed.body[:half], gate, *packed.body[half:])
-    upstream.script(Reply(200, packed.headers, pieces, Framing.CHUNKED))
-    body = wire.request(stream=True)
-    leader = begin(one, body, [("accept-encoding", "gzip")])
-    gate.wait_reached()
-    joiner = begin(one, body, [("accept-encoding", "identity")])
-    settle(one)
-    gate.release()
-    first, second = answer(leader), answer(joiner)
-    assert first.header("content-encoding") == "gzip"
-    assert first.body == b"".join(step for step in packed.body if isinstance(step, bytes))
-    assert second.header("content-encoding") is None
-    assert second.body == b"".join(STREAM)
-    assert labels([first, second]) == ["HIT-COALESCED", "MISS"]
-    assert upstream.call_count == 1
-
-
-def test_a_joiner_of_a_coding_nobody_here_can_undo_gets_a_call_of_its_own(
-    upstream: Upstream, proxy: Any
-) -> None:
-    one: Proxy = proxy()
-    gate = Gate()
-    unknown = (("content-type", "application/json"), ("content-encoding", "br"))
-    upstream.script(Reply(headers=unknown, body=(b"odd ", gate, b"bytes")))
-    upstream.default = json_reply(wire.message())
-    leader = begin(one, wire.request(), [("accept-encoding", "gzip")])
-    gate.wait_reached()
-    alone = answer(begin(one, wire.request(), [("accept-encoding", "identity")]))
-    gate.release()
-    assert (alone.body, alone.header("x-cache")) == (wire.message(), "MISS")
-    assert answer(leader).body == b"odd bytes"
-    assert upstream.call_count == 2
-
-
-def test_a_joiner_that_goes_alone_does_not_keep_the_call_it_left(
-    upstream: Upstream, proxy: Any
-) -> None:
-    one: Proxy = proxy()
-    never, alone = Gate(), Gate()
-    unknown = (("content-type", "application/json"), ("content-encoding", "br"))
-    upstream.script(Reply(headers=unknown, body=(b"odd ", never, b"bytes")))
-    upstream.default = Reply(body=(wire.message(),), before=(alone,))
-    leader = begin(one, wire.request(), [("accept-encoding", "br")])
-    never.wait_reached()
-    joiner = begin(one, wire.request(), [("accept-encoding", "identity")])
-    alone.wait_reached()
-    leader.close()
-    upstream.calls[0].wait_closed(5)  # nobody reads it any more
-    never.release()
-    alone.release()
-    assert answer(joiner).body == wire.message()
 
 
 # Answers above CACHE_MAX_ENTRY_BYTES

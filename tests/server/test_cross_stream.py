@@ -3,8 +3,6 @@ clients: they make equal messages of both."""
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,10 +12,9 @@ import openai
 import pytest
 from support import anthropic_wire as claude
 from support import openai_wire as gpt
-from support.aging import age
 from support.clients import Heard
 from support.proxy import Proxy
-from support.replies import Framing, Reply, gzip_reply, json_reply, sse_reply
+from support.replies import Framing, Reply, json_reply, sse_reply
 from support.upstream import Upstream
 
 CLAUDE_STREAM = (
@@ -176,97 +173,7 @@ def test_usage_is_streamed_only_to_who_asked_for_it_and_never_made_up(
     assert heard.labels == ["MISS", "HIT-NORM", "MISS", "MISS"]
 
 
-def test_each_form_has_its_own_answer_when_both_are_stored(upstream: Upstream, proxy: Any) -> None:
-    one: Proxy = proxy(**ON)
-    plain, stream = claude.dump(ASKED), claude.dump({**ASKED, "stream": True})
-    no_stream = claude.dump({**ASKED, "stream": False})
-    upstream.script(
-        json_reply(claude.message("one")), streamed(claude.stream("two")), json_reply(b"{}", 500)
-    )
-    assert one.ask(plain).header("x-cache") == "MISS"
-    assert one.ask(stream, {"x-cache-mode": "fresh"}).header("x-cache") == "MISS"
-    for body, label, text in (
-        (plain, "HIT", b"one"),
-        (stream, "HIT", b"two"),
-        (no_stream, "HIT-NORM", b"two"),  # the newest in either form
-    ):
-        answer = one.ask(body)
-        assert (answer.header("x-cache"), text in answer.body) == (label, True)
-    assert upstream.call_count == 2
-
-
-def test_other_parameters_still_split_the_answers(upstream: Upstream, proxy: Any) -> None:
-    one: Proxy = proxy(**ON)
-    upstream.default = json_reply(claude.message("one"))
-    one.ask(claude.dump(ASKED))
-    for changed in ({"temperature": 0.5}, {"max_tokens": 1}, {"system": "x"}, {"stream": "yes"}):
-        body = claude.dump({**ASKED, "stream": True, **changed})
-        assert one.ask(body).header("x-cache") == "MISS"
-    assert (
-        one.ask(claude.dump({**ASKED, "stream": True}), {"x-api-key": "other"}).header("x-cache")
-        == "MISS"
-    )
-
-
-def test_what_is_not_understood_is_a_miss(upstream: Upstream, proxy: Any) -> None:
-    one: Proxy = proxy(**ON)
-    upstream.script(
-        json_reply(claude.message([{"type": "poem", "lines": 4}])),
-        streamed(claude.stream("asked again")),
-    )
-    assert one.ask(claude.dump(ASKED)).header("x-cache") == "MISS"
-    answer = one.ask(claude.dump({**ASKED, "stream": True}))
-    assert answer.header("x-cache") == "MISS"
-    assert b"asked again" in answer.body or b"asked " in answer.body
-
-
-def test_a_compressed_answer_is_given_in_the_other_form_too(upstream: Upstream, proxy: Any) -> None:
-    one: Proxy = proxy(**ON)
-    upstream.script(gzip_reply(json_reply(claude.message("Hello"))))
-    first = one.ask(claude.dump(ASKED), {"accept-encoding": "gzip"})
-    assert gzip.decompress(first.body) == claude.message("Hello")
-    answer = one.ask(claude.dump({**ASKED, "stream": True}), {"accept-encoding": "gzip"})
-    assert (answer.header("x-cache"), answer.header("content-encoding")) == ("HIT-NORM", None)
-    assert answer.body.endswith(b'event: message_stop\ndata: {"type":"message_stop"}\n\n')
-
-
-def test_ages_and_ttls_hold_for_the_other_form(upstream: Upstream, proxy: Any) -> None:
-    one: Proxy = proxy(**ON, CACHE_TTL_SEC="3600")
-    upstream.script(json_reply(claude.message("Hello")), streamed(claude.stream("New")))
-    one.ask(claude.dump(ASKED))
-    stream = claude.dump({**ASKED, "stream": True})
-    age(one, 1800)
-    assert int(one.ask(stream).header("age") or 0) >= 1800
-    age(one, 1800)
-    assert one.ask(stream).header("x-cache") == "MISS"
-
-
-def test_the_figures_count_it_as_a_hit_with_its_tokens(upstream: Upstream, proxy: Any) -> None:
-    one: Proxy = proxy(**ON)
-    upstream.script(json_reply(claude.message("Hello", tokens=claude.usage(100, 20))))
-    one.ask(claude.dump(ASKED))
-    one.ask(claude.dump({**ASKED, "stream": True}))
-    figures = one.stats()
-    assert (figures["hits"], figures["misses"], figures["tokens_saved"]) == (1, 1, 120)
-
-
-def test_by_default_the_forms_do_not_answer_for_each_other(upstream: Upstream, proxy: Any) -> None:
-    one: Proxy = proxy()
-    upstream.script(json_reply(claude.message("one")), streamed(claude.stream("two")))
-    assert one.ask(claude.dump(ASKED)).header("x-cache") == "MISS"
-    assert one.ask(claude.dump({**ASKED, "stream": True})).header("x-cache") == "MISS"
-
-
 def test_it_needs_the_normalized_tier(proxy: Any) -> None:
     one: Proxy = proxy(start=False, CACHE_NORMALIZE="off", **ON).start(wait=False)
     assert one.wait_exit() == 2
     assert "CACHE_CROSS_STREAM=1 (environment): must be 0 with CACHE_NORMALIZE=off" in one.output()
-
-
-def test_hosts_that_only_resemble_openai_take_no_part(upstream: Upstream, proxy: Any) -> None:
-    one: Proxy = proxy(CACHE_UPSTREAM_GROQ=upstream.url, **ON)
-    upstream.script(json_reply(gpt.chat("one")), sse_reply(gpt.chat_stream("two")))
-    for body in (gpt.request(), gpt.request(stream=True)):
-        answer = one.post("/groq/openai/v1/chat/completions", body)
-        assert answer.headers["x-cache"] == "MISS"
-    assert json.loads(upstream.calls[1].request.body)["stream"] is True

@@ -1,9 +1,9 @@
-"""An expired answer in place of a failed upstream's (CACHE_STALE_IF_ERROR_SEC; RFC 5861, 4)."""
+"""An expired answer in place of a failed upstream's, in every figure of the running proxy
+(CACHE_STALE_IF_ERROR_SEC; RFC 5861, 4). Who gets one is in `tests/exchange/test_stale.py`."""
 
 from __future__ import annotations
 
 import json
-import threading
 from typing import Any
 
 import pytest
@@ -11,8 +11,8 @@ from support import anthropic_wire as wire
 from support.aging import age
 from support.proxy import Proxy
 from support.raw import Response
-from support.replies import Cut, Gate, Raw, Reply, Reset, json_reply, sse_reply
-from support.upstream import Upstream, wait_until
+from support.replies import Cut, Raw, Reply, Reset, json_reply
+from support.upstream import Upstream
 
 HOUR = 3600
 ASKED = wire.request("What is the capital of France?")
@@ -69,111 +69,3 @@ def test_every_failure_of_the_upstream_is_answered_with_the_expired_one(
     assert 'llm_cache_hits_total{model="claude-sonnet-5",provider="anthropic"} 9' in (
         expired.get("/metrics").text
     )
-
-
-def test_an_upstream_that_answers_is_asked_and_its_answer_replaces_the_expired_one(
-    upstream: Upstream, expired: Proxy
-) -> None:
-    upstream.script(json_reply(wire.message("Still Paris")))
-    assert told(expired.ask(ASKED)) == (200, "MISS", "Still Paris")
-    assert told(expired.ask(ASKED)) == (200, "HIT", "Still Paris")
-    assert expired.stats()["entries"] == 1
-
-
-def test_refusals_and_limits_pass_through_untouched(upstream: Upstream, expired: Proxy) -> None:
-    for status, kind in ((429, "rate_limit_error"), (400, "invalid_request_error"), (401, "x")):
-        upstream.script(json_reply(wire.error(kind), status, (("retry-after", "30"),)))
-        answer = expired.ask(ASKED)
-        assert told(answer) == (status, "MISS", kind)
-        assert answer.header("retry-after") == "30"
-
-
-def test_who_wants_a_fresh_answer_or_none_of_the_cache_gets_the_failure(
-    upstream: Upstream, expired: Proxy
-) -> None:
-    upstream.default = json_reply(wire.error("api_error"), 500)
-    for headers, label in (
-        ({"x-cache-mode": "fresh"}, "MISS"),
-        ({"cache-control": "no-cache"}, "MISS"),
-        ({"x-cache-mode": "bypass"}, "BYPASS"),
-        ({"x-cache-sample": "2"}, "MISS"),
-    ):
-        assert told(expired.ask(ASKED, headers)) == (500, label, "api_error")
-    assert told(expired.ask(wire.request("Another question?"))) == (500, "MISS", "api_error")
-    calls = upstream.call_count
-    assert told(expired.ask(ASKED, {"x-cache-mode": "replay"})) == (504, "MISS", "cache_miss")
-    assert upstream.call_count == calls
-
-
-def test_another_spelling_of_the_request_gets_the_expired_answer_too(
-    upstream: Upstream, expired: Proxy
-) -> None:
-    upstream.script(json_reply(b"", 503))
-    respelled = json.dumps(json.loads(ASKED), indent=2).encode()
-    assert told(expired.ask(respelled)) == (200, "HIT-STALE", "Paris")
-
-
-def test_an_answer_that_expired_too_long_ago_is_gone(upstream: Upstream, expired: Proxy) -> None:
-    upstream.default = json_reply(wire.error("api_error"), 500)
-    age(expired, HOUR)
-    assert told(expired.ask(ASKED)) == (500, "MISS", "api_error")
-    wait_until(lambda: expired.stats()["entries"] == 0, "the entry to be pruned")
-
-
-def test_by_default_nothing_expired_answers(upstream: Upstream, proxy: Any) -> None:
-    one: Proxy = proxy(CACHE_TTL_SEC=str(HOUR))
-    upstream.script(json_reply(wire.message("Paris")))
-    one.ask(ASKED)
-    age(one, HOUR)
-    upstream.script(json_reply(wire.error("api_error"), 500))
-    assert told(one.ask(ASKED)) == (500, "MISS", "api_error")
-    upstream.refuse()
-    upstream.drop_connections()
-    assert told(one.ask(ASKED)) == (502, "ERROR", "upstream_error")
-
-
-def test_an_answer_too_old_for_this_client_alone_helps_it_too(
-    upstream: Upstream, proxy: Any
-) -> None:
-    one: Proxy = proxy(CACHE_STALE_IF_ERROR_SEC="600")
-    upstream.script(json_reply(wire.message("Paris")))
-    one.ask(ASKED)
-    age(one, 300)
-    upstream.default = json_reply(wire.error("api_error"), 500)
-    assert told(one.ask(ASKED, {"x-cache-ttl": "60"})) == (200, "HIT-STALE", "Paris")
-    assert told(one.ask(ASKED)) == (200, "HIT", "Paris")
-    age(one, 400)
-    assert told(one.ask(ASKED, {"x-cache-ttl": "60"})) == (500, "MISS", "api_error")
-
-
-def test_a_stream_that_breaks_off_after_it_began_is_cut_as_always(
-    upstream: Upstream, expired: Proxy
-) -> None:
-    upstream.script(sse_reply([*wire.stream()[:3], Cut()]))
-    answer = expired.ask(ASKED)
-    assert (answer.status, answer.complete) == (200, False)
-    assert answer.header("x-cache") == "MISS"
-
-
-def test_joiners_of_a_failing_call_get_the_expired_answer_as_well(
-    upstream: Upstream, expired: Proxy
-) -> None:
-    gate = Gate()
-    upstream.script(Reply(before=(gate, Cut())))
-    answers: list[tuple[int, str | None, str]] = []
-
-    def ask() -> None:
-        answers.append(told(expired.ask(ASKED)))
-
-    askers = [threading.Thread(target=ask) for _ in range(4)]
-    askers[0].start()
-    gate.wait_reached()
-    for asker in askers[1:]:
-        asker.start()
-    for _ in range(3):  # later requests that were answered: those before have joined
-        upstream.script(json_reply(wire.message("other")))
-        expired.ask(wire.request("other"), {"x-cache-mode": "fresh"})
-    gate.release()
-    for asker in askers:
-        asker.join()
-    assert answers == [(200, "HIT-STALE", "Paris")] * 4

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
+from support.cache import Cache
 from support.proxy import Proxy
 
 
-def age(proxy: Proxy, seconds: int) -> None:
-    """Restart the proxy with every stored answer that much older."""
-    proxy.stop()
-    with closing(sqlite3.connect(proxy.home / "store" / "index.sqlite")) as index, index:
+def age(one: Proxy | Cache, seconds: int) -> None:
+    """Stop and start with every stored answer that much older."""
+    one.stop()
+    with closing(sqlite3.connect(one.home / "store" / "index.sqlite")) as index, index:
         index.execute("UPDATE entries SET created = created - ?", (seconds,))
-    proxy.start()
+    one.start()

@@ -88,7 +88,17 @@ class Inside:
         method: str = "POST",
     ) -> Reply:
         """Ask; the reply as it is then, to be closed by who asked."""
-        headers = [(n.encode(), v.encode()) for n, v in {**BASE, **fields}.items()]
+        return await self.start(body, [*{**BASE, **fields}.items()], path, method)
+
+    async def start(
+        self,
+        body: bytes | Body,
+        fields: Sequence[tuple[str, str]],
+        path: str = "/v1/messages",
+        method: str = "POST",
+    ) -> Reply:
+        """Ask with exactly these headers."""
+        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields]
         merged = merged_headers(headers)
         route = self.router.route(method, path.encode(), merged)
         assert route is not None
@@ -132,14 +142,20 @@ async def inside(home: Path, upstream_url: str, **settings: str) -> AsyncIterato
         "CACHE_UPSTREAM_OPENAI": upstream_url,
         **settings,
     }
-    read = load_settings(environ=environ)
-    read.make_home()
+    async with opened(load_settings(environ=environ)) as cache:
+        yield cache
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *listeners: Listener) -> AsyncIterator[Inside]:
+    """An exchange as these settings make it, and who else listens to it."""
+    settings.make_home()
     heard = Heard()
-    store = await asyncio.to_thread(open_store, read)
+    store = await asyncio.to_thread(open_store, settings)
     try:
-        rules, prices = load_rules(read), load_prices(read)
-        async with open_exchange(read, store, rules, prices, [heard]) as exchange:
-            router = Router(read, ignored_headers=rules.ignored_headers)
-            yield Inside(exchange, store, read, router, heard)
+        rules, prices = load_rules(settings), load_prices(settings)
+        async with open_exchange(settings, store, rules, prices, [heard, *listeners]) as exchange:
+            router = Router(settings, ignored_headers=rules.ignored_headers)
+            yield Inside(exchange, store, settings, router, heard)
     finally:
         await asyncio.to_thread(store.close)

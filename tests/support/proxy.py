@@ -34,13 +34,14 @@ STOP_DEADLINE = 15.0
 """Seconds a stopped proxy may take to end."""
 
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "SYSTEMROOT")
-_TROUBLE = (
+TROUBLE = (
     "Traceback (most recent call last)",
     "was never retrieved",
     "was never awaited",
     "Task was destroyed but it is pending",
     "ResourceWarning",
 )
+"""What no log may hold."""
 
 
 def clean_environment(home: Path, settings: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -181,12 +182,12 @@ class Proxy:
 
     def output(self) -> str:
         """Everything the process wrote to stdout and stderr so far."""
-        return _text(self.output_file)
+        return read_text(self.output_file)
 
     def log(self) -> str:
         """`proxy.log` so far, or what CACHE_LOG_FILE names."""
         named = self.settings.get("CACHE_LOG_FILE", "")
-        return _text(Path(named) if named not in ("", "none") else self.home / "proxy.log")
+        return read_text(Path(named) if named not in ("", "none") else self.home / "proxy.log")
 
     def wait_logged(self, text: str, timeout: float = 10.0) -> str:
         """Block until `text` is in the log or the output; the log."""
@@ -196,7 +197,7 @@ class Proxy:
     def trouble(self) -> list[str]:
         """Lines of log and output that no run may have: tracebacks, forgotten tasks."""
         lines = (self.output() + self.log()).splitlines()
-        return [line for line in lines if any(mark in line for mark in _TROUBLE)]
+        return [line for line in lines if any(mark in line for mark in TROUBLE)]
 
     # Requests
 
@@ -306,7 +307,8 @@ def running_proxy(home: Path, settings: Mapping[str, str] | None = None) -> Iter
     assert not proxy.trouble(), f"{proxy.trouble()}\n{proxy.output()}\n{proxy.log()}"
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file's text, "" while there is none."""
     try:
         return path.read_text(errors="replace")
     except FileNotFoundError:

@@ -1,4 +1,5 @@
-"""One upstream and one proxy that all tests of a module share, and what most of them do: ask twice.
+"""One upstream and one cache that all tests of a module share, and what most of them do: ask twice.
+The cache is a proxy of its own (`running_stage`), or in process (`inner_stage`).
 
     @pytest.fixture(scope="module")
     def stage(tmp_path_factory):
@@ -16,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from support import anthropic_wire as wire
+from support.cache import Cache, Received, running_cache
 from support.proxy import Proxy, running_proxy
 from support.raw import Response
 from support.replies import Reply
@@ -31,12 +33,18 @@ TELLING = ("x-cache", "x-cache-key", "age", "date")
 """The only response headers in which a hit may differ from its miss."""
 
 
+Answer = Response | Received
+"""What both ways of asking give, read to its end."""
+
+One = TypeVar("One", Proxy, Cache)
+
+
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A running proxy and its upstream."""
+class _Asking(Generic[One]):
+    """A running cache and its upstream."""
 
     upstream: Upstream
-    proxy: Proxy
+    one: One
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def prompt(self) -> str:
@@ -52,28 +60,46 @@ class Stage:
         reply: Reply,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-    ) -> tuple[Response, Response]:
+    ) -> tuple[Any, Any]:
         """The answers to two requests with one body; the upstream answers once and must not be
         asked again."""
         body = self.body() if body is None else body
         self.upstream.script(reply)
         before = self.upstream.call_count
-        first, second = self.proxy.ask(body, headers), self.proxy.ask(body, headers)
+        first, second = self.one.ask(body, headers), self.one.ask(body, headers)
         assert (first.header("x-cache"), second.header("x-cache")) == ("MISS", "HIT")
         assert self.upstream.call_count == before + 1
         return first, second
 
     def wait_idle(self) -> None:
-        """Block until no flight is in the proxy's table."""
-        wait_until(lambda: self.proxy.stats()["in_flight"] == 0, "no flight left")
+        """Block until no flight is left."""
+        wait_until(lambda: self.one.stats()["in_flight"] == 0, "no flight left")
 
 
-def shown(response: Response) -> list[tuple[str, str]]:
+class Stage(_Asking[Proxy]):
+    """The cache as users have it: a process that is asked over HTTP."""
+
+    @property
+    def proxy(self) -> Proxy:
+        """The running proxy."""
+        return self.one
+
+
+class InnerStage(_Asking[Cache]):
+    """The cache in the test's own process."""
+
+    @property
+    def cache(self) -> Cache:
+        """The open cache."""
+        return self.one
+
+
+def shown(response: Answer) -> list[tuple[str, str]]:
     """The headers in which a hit must equal its miss, in order."""
     return [header for header in response.headers if header[0] not in TELLING]
 
 
-def assert_same(miss: Response, hit: Response) -> None:
+def assert_same(miss: Answer, hit: Answer) -> None:
     """Nothing but `TELLING` tells the two answers apart: not status, headers, framing or bytes."""
     assert (miss.complete, hit.complete) == (True, True)
     assert hit.status == miss.status
@@ -90,9 +116,20 @@ def assert_same(miss: Response, hit: Response) -> None:
 def running_stage(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Stage]:
     """A started stage with its home in `folder`; at the end nothing may have gone wrong in it."""
     with Upstream() as upstream:
-        given = {f"CACHE_UPSTREAM_{name}": upstream.url for name in PROVIDERS} | dict(
-            settings or {}
-        )
-        with running_proxy(folder / "home", given) as proxy:
+        with running_proxy(folder / "home", _settings(upstream, settings)) as proxy:
             yield Stage(upstream, proxy)
         assert not upstream.errors, upstream.errors
+
+
+@contextmanager
+def inner_stage(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[InnerStage]:
+    """An opened cache with its home in `folder`; at the end nothing may have gone wrong in it."""
+    with Upstream() as upstream:
+        with running_cache(folder / "home", _settings(upstream, settings)) as cache:
+            yield InnerStage(upstream, cache)
+        assert not upstream.errors, upstream.errors
+
+
+def _settings(upstream: Upstream, settings: Mapping[str, str] | None) -> dict[str, str]:
+    given = {f"CACHE_UPSTREAM_{name}": upstream.url for name in PROVIDERS}
+    return given | dict(settings or {})

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from support import openai_wire as wire
 from support.aging import age
-from support.proxy import Proxy
-from support.raw import exchange
+from support.cache import Cache, CacheFactory
 from support.replies import json_reply
 from support.upstream import Upstream
 
@@ -48,23 +46,22 @@ def answering(upstream: Upstream) -> Upstream:
     return upstream
 
 
-def started(proxy: Any, upstream: Upstream, **settings: str) -> Proxy:
-    one: Proxy = proxy(CACHE_UPSTREAM_OPENAI=upstream.url, **settings)
-    return one
+def started(cache: CacheFactory, upstream: Upstream, **settings: str) -> Cache:
+    return cache(CACHE_UPSTREAM_OPENAI=upstream.url, **settings)
 
 
 def labels(
-    proxy: Proxy, requests: list[tuple[str, bytes]], **headers: str
+    one: Cache, requests: list[tuple[str, bytes]], **headers: str
 ) -> set[tuple[int, str | None]]:
     fields = [*HEADERS, *((name.replace("_", "-"), text) for name, text in headers.items())]
-    answers = [exchange(proxy.port, "POST", path, fields, body) for path, body in requests]
+    answers = [one.send(body, fields, path) for path, body in requests]
     return {(answer.status, answer.header("x-cache")) for answer in answers}
 
 
 def test_repeatable_answers_are_kept_without_end_and_others_are_not(
-    answering: Upstream, proxy: Any
+    answering: Upstream, cache: CacheFactory
 ) -> None:
-    one = started(proxy, answering, CACHE_TTL_SEC=str(HOUR), CACHE_TTL_DETERMINISTIC_SEC="0")
+    one = started(cache, answering, CACHE_TTL_SEC=str(HOUR), CACHE_TTL_DETERMINISTIC_SEC="0")
     assert labels(one, REPEATABLE + OTHERS) == {(200, "MISS")}
     assert labels(one, REPEATABLE + OTHERS) == {(200, "HIT")}
     age(one, 10 * YEAR)
@@ -72,9 +69,9 @@ def test_repeatable_answers_are_kept_without_end_and_others_are_not(
     assert labels(one, OTHERS) == {(200, "MISS")}
 
 
-def test_or_for_as_long_as_the_setting_says(answering: Upstream, proxy: Any) -> None:
+def test_or_for_as_long_as_the_setting_says(answering: Upstream, cache: CacheFactory) -> None:
     one = started(
-        proxy, answering, CACHE_TTL_SEC=str(HOUR), CACHE_TTL_DETERMINISTIC_SEC=str(3 * HOUR)
+        cache, answering, CACHE_TTL_SEC=str(HOUR), CACHE_TTL_DETERMINISTIC_SEC=str(3 * HOUR)
     )
     labels(one, REPEATABLE + OTHERS)
     age(one, 2 * HOUR)
@@ -84,23 +81,23 @@ def test_or_for_as_long_as_the_setting_says(answering: Upstream, proxy: Any) -> 
     assert labels(one, REPEATABLE) == {(200, "MISS")}
 
 
-def test_or_shorter(answering: Upstream, proxy: Any) -> None:
-    one = started(proxy, answering, CACHE_TTL_SEC="0", CACHE_TTL_DETERMINISTIC_SEC=str(HOUR))
+def test_or_shorter(answering: Upstream, cache: CacheFactory) -> None:
+    one = started(cache, answering, CACHE_TTL_SEC="0", CACHE_TTL_DETERMINISTIC_SEC=str(HOUR))
     labels(one, REPEATABLE + OTHERS)
     age(one, YEAR)
     assert labels(one, REPEATABLE) == {(200, "MISS")}
     assert labels(one, OTHERS) == {(200, "HIT")}
 
 
-def test_unset_they_are_kept_like_all_others(answering: Upstream, proxy: Any) -> None:
-    one = started(proxy, answering, CACHE_TTL_SEC=str(HOUR))
+def test_unset_they_are_kept_like_all_others(answering: Upstream, cache: CacheFactory) -> None:
+    one = started(cache, answering, CACHE_TTL_SEC=str(HOUR))
     labels(one, REPEATABLE)
     age(one, 2 * HOUR)
     assert labels(one, REPEATABLE) == {(200, "MISS")}
 
 
-def test_the_requests_own_ttl_wins(answering: Upstream, proxy: Any) -> None:
-    one = started(proxy, answering, CACHE_TTL_DETERMINISTIC_SEC="0")
+def test_the_requests_own_ttl_wins(answering: Upstream, cache: CacheFactory) -> None:
+    one = started(cache, answering, CACHE_TTL_DETERMINISTIC_SEC="0")
     labels(one, REPEATABLE, x_cache_ttl=str(HOUR))
     age(one, 2 * HOUR)
     assert labels(one, REPEATABLE) == {(200, "MISS")}
