@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from llm_cache.lazy import lazy
 
 if TYPE_CHECKING:
+    from llm_cache.exchange import browse as browse
     from llm_cache.exchange import edits as edits
+    from llm_cache.exchange import entries as entries
     from llm_cache.exchange import figures as figures
     from llm_cache.exchange.asked import Head
     from llm_cache.exchange.bodies import ClientGone
@@ -53,7 +55,9 @@ else:
             "Router": "routing",
             "Tallies": "journal",
             "UpstreamFailed": "upstream",
+            "browse": "browse",
             "edits": "edits",
+            "entries": "entries",
             "figures": "figures",
             "kind_of": "calls",
             "load_prices": "home",
@@ -94,7 +98,9 @@ __all__ = [
     "Router",
     "Tallies",
     "UpstreamFailed",
+    "browse",
     "edits",
+    "entries",
     "figures",
     "kind_of",
     "load_prices",

@@ -19,7 +19,7 @@ from llm_cache.exchange.entries import members_of
 from llm_cache.store import Entry, Store
 
 if TYPE_CHECKING:
-    from llm_cache.wire.readable.reading import Part
+    from llm_cache.wire.readable import Part
 
 Form = Literal["readable", "pretty", "raw"]
 FORMS: Final[tuple[Form, ...]] = get_args(Form)
@@ -174,26 +174,26 @@ def stored(store: Store, key: str, entry: Entry) -> Stored:
 
 def request_parts(one: Stored, form: Form) -> Iterable[Part]:
     """The request in parts, or one that says why there is none."""
-    from llm_cache.wire.readable import reading
+    from llm_cache.wire import readable
 
     if one.request is None:
         why = "not kept: CACHE_STORE_REQUESTS=0, or space ran short"
-        return (reading.Part("facts", "", why),)
+        return (readable.Part("facts", "", why),)
     if form == "readable":
-        return reading.request(one.request)
+        return readable.request(one.request)
     if form == "pretty":
-        return reading.pretty("application/json", one.request)
-    return reading.raw(one.request)
+        return readable.pretty("application/json", one.request)
+    return readable.raw(one.request)
 
 
 def answer_parts(one: Stored, form: Form) -> Iterable[Part]:
     """The answer in parts, or one that says why there is none."""
-    from llm_cache.wire.readable import reading
+    from llm_cache.wire import readable
 
     if one.answer is None:
-        return (reading.Part("error", "", "the answer's blob is gone or damaged"),)
+        return (readable.Part("error", "", "the answer's blob is gone or damaged"),)
     if form == "readable":
-        return reading.answer(one.content_type, one.answer)
+        return readable.answer(one.content_type, one.answer)
     if form == "pretty":
-        return reading.pretty(one.content_type, one.answer)
-    return reading.raw(one.answer)
+        return readable.pretty(one.content_type, one.answer)
+    return readable.raw(one.answer)

@@ -58,6 +58,8 @@ OWN_CLASSES = {"", "exchange", "store", *LEAVES}
 # The command line is for looking: what it may have of the rooms below the host's.
 CLI_MAY_HAVE = {
     "exchange": {
+        "browse",  # what `explore` shows
+        "Credential",  # why `exec` says that a miss is in the cache for another key
         "Label",  # what a hit is called
         "Refused",  # why a request that `key` is asked about is none
         "Router",
