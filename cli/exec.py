@@ -6,6 +6,7 @@ reach it; and when we end, the proxy has ended.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -139,7 +140,9 @@ def _run(
 
     folder = Path(overrides["LLM_CACHE_HOME"])
     with proxy_beside({**os.environ, **overrides}, folder) as proxy:
-        code = signals.run(command, command_environment(settings, proxy.address(), os.environ))
+        address = proxy.address()
+        environment = command_environment(settings, address, os.environ)
+        code = signals.run(led_by_arguments(command, environment), environment)
     return code, proxy.calls
 
 
@@ -175,6 +178,27 @@ def command_environment(
         for name in ("NO_PROXY", "no_proxy"):
             found[name] = ",".join(filter(None, (environ.get(name), "localhost,127.0.0.1,::1")))
     return found
+
+
+def led_by_arguments(command: list[str], environ: Mapping[str, str]) -> list[str]:
+    """`command` with what leads it to the proxy, where the environment doesn't: Codex reads no
+    base URL there, only providers of its configuration, which `-c` adds to."""
+    key = "OPENAI_API_KEY"
+    named = any("model_provider" in word for word in command)
+    if Path(command[0]).name != "codex" or named or "OPENAI_BASE_URL" not in environ:
+        return command
+    if not environ.get(key):
+        note(f"llm-cache: codex is not led to the proxy: it has no {key}, only a login of its own")
+        return command
+    fields = {
+        "name": "llm-cache",
+        "base_url": environ["OPENAI_BASE_URL"],
+        "env_key": key,
+        "wire_api": "responses",
+    }
+    pairs = ["model_provider=llm-cache"]
+    pairs += [f"model_providers.llm-cache.{name}={json.dumps(fields[name])}" for name in fields]
+    return [command[0], *(word for pair in pairs for word in ("-c", pair)), *command[1:]]
 
 
 def _leads_elsewhere(url: str, settings: Settings) -> bool:

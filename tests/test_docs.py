@@ -116,6 +116,15 @@ def test_every_provider_is_documented_with_its_host_and_key() -> None:
         assert f", `{provider.name}` |" in text
 
 
+def test_the_variables_of_clients_are_those_exec_sets() -> None:
+    text = (ROOT / "docs" / "CLIENTS.md").read_text()
+    known = {name: path for one in PROVIDERS for name, path in one.clients.urls}
+    named = re.findall(r"`([A-Z_]+)=P(/[^`]*)?`", text)
+    assert set(known) <= {name for name, _ in named}
+    for name, path in named:
+        assert path == known.get(name, path), name
+
+
 def test_the_clients_named_are_those_tested() -> None:
     text = (ROOT / "docs" / "PROVIDERS.md").read_text()
     named = re.findall(r"^\| `([a-z0-9-]+)`[^|]*\| ([0-9.]+) \|", text, re.MULTILINE)

@@ -123,6 +123,33 @@ def test_misses_that_a_shared_scope_would_hit_are_told_so(cli: Cli, upstream: Up
     assert "another key" not in other_namespace.stderr
 
 
+CODEX = """#!/bin/sh
+for word; do echo "$word"; done
+"""
+
+
+def test_codex_is_led_by_arguments_since_it_reads_no_base_url(cli: Cli, tmp_path: Path) -> None:
+    codex = tmp_path / "codex"
+    codex.write_text(CODEX)
+    codex.chmod(0o755)
+    led = cli("exec", "--", str(codex), "exec", "hello", OPENAI_API_KEY="sk-canary")
+    words = led.stdout.splitlines()
+    assert words[:2] == ["-c", "model_provider=llm-cache"]
+    assert words[-2:] == ["exec", "hello"]
+    [url] = [word for word in words if word.startswith("model_providers.llm-cache.base_url=")]
+    assert url.startswith('model_providers.llm-cache.base_url="http://localhost:')
+    assert url.endswith('/openai/v1"')
+    assert 'model_providers.llm-cache.env_key="OPENAI_API_KEY"' in words
+    assert 'model_providers.llm-cache.wire_api="responses"' in words
+    assert "canary" not in led.stdout
+    own = ("-c", "model_provider=mine", "exec")
+    named = cli("exec", "--", str(codex), *own, OPENAI_API_KEY="sk-canary")
+    assert named.stdout.splitlines() == list(own)
+    with_a_login = cli("exec", "--", str(codex), "exec")
+    assert with_a_login.stdout == "exec\n"
+    assert "codex is not led to the proxy" in with_a_login.stderr
+
+
 def test_it_runs_beside_the_proxy_of_the_home(cli: Cli, upstream: Upstream) -> None:
     upstream.default = json_reply(wire.message())
     cli.ok("on")
