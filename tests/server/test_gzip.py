@@ -1,4 +1,4 @@
-"""Content codings, as an official client meets them. All else is in `tests/exchange/test_gzip.py`."""
+"""Content codings, as an official client meets them; the rest: `tests/exchange/test_gzip.py`."""
 
 from __future__ import annotations
 
