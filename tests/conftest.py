@@ -12,21 +12,65 @@ from __future__ import annotations
 
 import os
 import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import leftovers
 from support.cache import Cache, CacheFactory
 from support.command import Cli
 from support.proxy import Proxy, ProxyFactory, clean_environment
 from support.upstream import Upstream, unused_port
 
+ROOT = Path(__file__).parents[1]
+REAL_HOME = Path.home() / ".llm-cache"
 
-def pytest_configure() -> None:
-    """Take back SIGINT's default. `scripts/check &` in a script starts with SIGINT ignored, which
-    every child would inherit: what a test interrupts would never end."""
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take back SIGINT's default: `scripts/check &` in a script starts with SIGINT ignored, which
+    every child would inherit, and what a test interrupts would never end. And note how things are
+    before the run (see `support.leftovers`)."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Leftovers(), "leftovers")
+
+
+class Leftovers:
+    """Fails a run that leaves something running or lying about."""
+
+    def __init__(self) -> None:
+        self._mark = uuid.uuid4().hex
+        os.environ[leftovers.MARK] = self._mark  # which workers inherit
+        self._files = leftovers.changed_files(ROOT)
+        self._home_was_there = REAL_HOME.exists()
+        self._watcher = leftovers.watcher(self._mark)
+        self._found: list[str] = []
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Look at what is there now; pytest-xdist has ended its workers by then."""
+        left = leftovers.left_running(self._mark, but=self._watcher.pid)
+        self._found += [f"left running, now killed: {pid} {what}" for pid, what in left.items()]
+        if self._files is not None:
+            files = leftovers.changed_files(ROOT) or set()
+            self._found += [f"changed in the checkout: {line}" for line in files ^ self._files]
+        if REAL_HOME.exists() and not self._home_was_there:
+            self._found.append(f"made in the real home: {REAL_HOME}")
+        if self._found:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what was left."""
+        for line in sorted(self._found):
+            terminalreporter.write_line(f"LEFT BEHIND: {line}", red=True)
+
+    def pytest_unconfigure(self) -> None:
+        """Let the watcher go."""
+        assert self._watcher.stdin is not None
+        self._watcher.stdin.close()
+        self._watcher.wait()
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from typing import Any, Protocol, Self
 
 import httpx
 
+from support.leftovers import MARK
 from support.raw import RawConnection, Response, exchange
 from support.upstream import unused_port, wait_until
 
@@ -33,7 +34,7 @@ START_DEADLINE = 20.0
 STOP_DEADLINE = 15.0
 """Seconds a stopped proxy may take to end."""
 
-_KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "SYSTEMROOT")
+_KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ", "SYSTEMROOT", MARK)
 TROUBLE = (
     "Traceback (most recent call last)",
     "was never retrieved",

@@ -1,0 +1,52 @@
+"""What a run leaves behind is found, and ended when the run is killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import leftovers
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(),
+    reason="processes are found in /proc",
+)
+
+DETACHED = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    print(os.getpid(), flush=True)
+    os.close(1)
+    time.sleep(600)
+"""
+
+
+def detached(mark: str) -> int:
+    """The pid of a process that has left its parent, as a proxy in the background has."""
+    done = subprocess.run(
+        [sys.executable, "-c", DETACHED],
+        env={**os.environ, leftovers.MARK: mark},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+def test_a_process_that_left_its_parent_is_found_and_ended() -> None:
+    pid = detached("a test's own")
+    assert set(leftovers.left_running("a test's own", but=0, wait_sec=0)) == {pid}
+    assert leftovers.left_running("a test's own", but=0) == {}
+
+
+def test_when_the_run_is_gone_its_processes_are_ended() -> None:
+    watcher = leftovers.watcher("another's")
+    detached("another's")
+    assert watcher.stdin is not None
+    watcher.stdin.close()
+    assert watcher.wait(30) == 0
+    assert leftovers.left_running("another's", but=0) == {}
