@@ -265,7 +265,7 @@ def test_a_home_that_can_not_be_is_a_clear_error(tmp_path: Path, what: str) -> N
     assert result.returncode in (1, 2)
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
-    assert str(home) in lines[0]
+    assert str(home)[:60] in lines[0]  # a long one is cut
 
 
 def test_the_environment_of_the_person_is_no_setting(proxy: ProxyFactory, home: Path) -> None:
