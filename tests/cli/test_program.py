@@ -28,6 +28,7 @@ COMMANDS = (
         "key",
         "price",
         "usage",
+        "presets",
         "demo",
         "exec",
     ),
