@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,10 @@ from support.proxy import Proxy, ProxyFactory, clean_environment
 from support.upstream import Upstream, unused_port
 
 ROOT = Path(__file__).parents[1]
+TESTS = ROOT / "tests"
+INSIDE = ("exchange", "wire", "store", "sdk", "test_arrows.py")
+"""Where tests run in this process alone, but for those marked `process`."""
+
 REAL_HOME = Path.home() / ".llm-cache"
 
 
@@ -35,6 +40,39 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Leftovers(), "leftovers")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs in this process alone, which is what `scripts/check --quick` runs."""
+    for item in items:
+        place = item.path.relative_to(TESTS)
+        if place.parts[0] in INSIDE and item.get_closest_marker("process") is None:
+            item.add_marker("inside")
+
+
+_inside: str | None = None
+"""The test that runs now, when it may start no process."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Hold a test that is marked as running in this process alone to it."""
+    global _inside
+    _inside = item.nodeid if item.get_closest_marker("inside") else None
+    try:
+        return (yield)
+    finally:
+        _inside = None
+
+
+def _no_process(event: str, arguments: tuple[object, ...]) -> None:
+    if _inside is not None and event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
+        pytest.fail(
+            f"{_inside} starts a process ({arguments[0]}): mark it with pytest.mark.process"
+        )
+
+
+sys.addaudithook(_no_process)
 
 
 class Leftovers:

@@ -228,6 +228,7 @@ def test_other_packages_are_none_of_ours() -> None:
     assert imports(source, f"{PACKAGE}.server", MODULES) == set()
 
 
+@pytest.mark.process
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from llm_cache.cli.app import run; code = run(['--help']); "

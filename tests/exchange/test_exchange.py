@@ -395,6 +395,7 @@ async def test_an_entry_tells_what_its_keys_were_made_of_and_how_it_came_in(
     assert sum(size for size, _ in meta.chunks) == sum(map(len, pieces))
 
 
+@pytest.mark.process
 def test_it_needs_neither_a_server_nor_the_command_line(home: Path, upstream: Upstream) -> None:
     upstream.default = json_reply(wire.message("Hello!"))
     code = f"""

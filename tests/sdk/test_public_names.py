@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import llm_cache
 
 
@@ -18,6 +20,7 @@ def test_a_name_that_is_none_is_an_attribute_error() -> None:
     assert not hasattr(llm_cache, "no_such_name")
 
 
+@pytest.mark.process
 def test_importing_the_package_loads_nothing_else() -> None:
     code = "import llm_cache, sys; print(*sorted(n for n in sys.modules if 'llm_cache.' in n))"
     result = subprocess.run(

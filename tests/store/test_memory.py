@@ -46,6 +46,7 @@ def test_an_index_begun_anew_is_not_answered_for_from_memory(
     other.close()
 
 
+@pytest.mark.process
 def test_what_is_in_memory_is_gone_in_a_forked_child_and_stays_in_the_parent(store: Store) -> None:
     store.put([KEY], b"", b"body")
     stop = threading.Event()

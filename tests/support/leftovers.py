@@ -21,6 +21,9 @@ from pathlib import Path
 MARK = "TESTS_RUN"
 """The environment variable that holds the run's mark."""
 
+_ENDS_WITH_US = "multiprocessing.resource_tracker"
+"""A helper of Python's own that lives as long as the process which used `multiprocessing`."""
+
 GRACE_SEC = 10.0
 """How long what was told to end may take."""
 
@@ -35,7 +38,9 @@ def marked(mark: str) -> dict[int, str]:
         with suppress(OSError):  # it has ended, or is another user's
             if pid not in ours and wanted in (place / "environ").read_bytes().split(b"\0"):
                 words = (place / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-                found[pid] = b" ".join(words).decode(errors="replace")
+                command = b" ".join(words).decode(errors="replace")
+                if _ENDS_WITH_US not in command:
+                    found[pid] = command
     return found
 
 

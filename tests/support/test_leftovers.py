@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -37,16 +38,21 @@ def detached(mark: str) -> int:
     return int(done.stdout)
 
 
-def test_a_process_that_left_its_parent_is_found_and_ended() -> None:
-    pid = detached("a test's own")
-    assert set(leftovers.left_running("a test's own", but=0, wait_sec=0)) == {pid}
-    assert leftovers.left_running("a test's own", but=0) == {}
+@pytest.fixture
+def mark() -> str:
+    return uuid.uuid4().hex
 
 
-def test_when_the_run_is_gone_its_processes_are_ended() -> None:
-    watcher = leftovers.watcher("another's")
-    detached("another's")
+def test_a_process_that_left_its_parent_is_found_and_ended(mark: str) -> None:
+    pid = detached(mark)
+    assert set(leftovers.left_running(mark, but=0, wait_sec=0)) == {pid}
+    assert leftovers.left_running(mark, but=0) == {}
+
+
+def test_when_the_run_is_gone_its_processes_are_ended(mark: str) -> None:
+    watcher = leftovers.watcher(mark)
+    detached(mark)
     assert watcher.stdin is not None
     watcher.stdin.close()
     assert watcher.wait(30) == 0
-    assert leftovers.left_running("another's", but=0) == {}
+    assert leftovers.left_running(mark, but=0) == {}

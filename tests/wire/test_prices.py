@@ -114,6 +114,7 @@ def test_a_wrong_price_is_refused_by_name(text: str, told: list[str]) -> None:
         assert words in str(caught.value)
 
 
+@pytest.mark.process
 def test_the_price_data_and_the_pattern_engine_load_when_first_needed() -> None:
     code = (
         "import sys, llm_cache.wire.normalize, llm_cache.wire.registry\n"

@@ -15,6 +15,8 @@ from support.store_workers import body_of, churn_one_blob, open_and_put, put_one
 from llm_cache.store import Limits
 from llm_cache.store.local import LocalStore
 
+pytestmark = pytest.mark.process
+
 KILLS = Path(__file__).parents[3] / "bench" / "store_kills.py"
 spawn = multiprocessing.get_context("spawn")
 

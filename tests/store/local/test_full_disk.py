@@ -17,6 +17,8 @@ from llm_cache.errors import StoreError
 from llm_cache.store import Limits
 from llm_cache.store.local import LocalStore
 
+pytestmark = pytest.mark.process
+
 KEY = b"k" * 32
 META = b"m" * 300
 SIZE = 4 << 20

@@ -419,6 +419,7 @@ def in_child(work: Callable[[], bool]) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.process
 def test_a_store_is_closed_in_a_forked_child_and_goes_on_in_the_parent(opened: Any) -> None:
     store = opened()
     store.put([KEY], b"", b"body")
@@ -436,6 +437,7 @@ def test_a_store_is_closed_in_a_forked_child_and_goes_on_in_the_parent(opened: A
     assert store.integrity() == []
 
 
+@pytest.mark.process
 def test_a_forked_child_opens_the_store_for_itself(opened: Any, clock: Any, tmp_path: Path) -> None:
     store = opened()
     store.put([KEY], b"", b"body")
@@ -478,6 +480,7 @@ def test_a_forked_child_opens_the_store_for_itself(opened: Any, clock: Any, tmp_
     assert again.integrity() == []
 
 
+@pytest.mark.process
 def test_a_fork_waits_for_the_threads_at_work(opened: Any) -> None:
     store = opened()
     stop = threading.Event()
@@ -529,6 +532,7 @@ store.close()
 """
 
 
+@pytest.mark.process
 def test_files_that_may_not_grow_refuse_puts_and_harm_nothing(tmp_path: Path) -> None:
     """The kernel itself refuses the writes here, to blobs and to the WAL alike."""
     command = [sys.executable, "-W", "error", "-c", FILE_SIZE, str(tmp_path / "store")]
