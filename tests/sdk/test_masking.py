@@ -31,7 +31,7 @@ def test_a_key_of_a_known_form_is_masked_wherever_it_stands(
 def test_what_is_called_a_key_is_masked_whatever_it_looks_like(name: str, value: str) -> None:
     text = without_keys(f"CACHE_TTL_SEC=60{name}={value}")
     assert text == f"CACHE_TTL_SEC=60{name}={masked(value)}"
-    assert len(value) < 5 or value not in text
+    assert len(value) < 5 or value not in masked(value)
 
 
 @given(st.sampled_from([*PREFIXES, ""]), BODIES, st.sampled_from(NAMES))
