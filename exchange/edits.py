@@ -60,7 +60,10 @@ BEFORE_FORWARDING: Final = (Edit(BILLING, lambda route: route.fixes_billing, _fi
 
 def wanted(edits: Iterable[Edit], route: Route, body: bytes) -> bool:
     """Whether any of `edits` has something to do."""
-    return any(edit.wanted(route, body) for edit in edits)
+    for edit in edits:  # noqa: SIM110  # on the way of every hit, where any() costs thrice this
+        if edit.mark in body and edit.wanted(route, body):
+            return True
+    return False
 
 
 def edited(edits: Iterable[Edit], route: Route, body: bytes) -> Edited:
