@@ -132,14 +132,13 @@ class Exchange:
     async def _read(self, head: Head, data: bytes, started: float) -> Asked:
         """The request with all that is to be known before it is looked up."""
         route, control = head.route, self._by_default(head.control)
-        mode, coded, mark = control.mode, None, b""
-        if coding := head.fields.get(b"content-encoding"):
+        mode, coded = control.mode, None
+        coding = head.fields.get(b"content-encoding", b"")
+        if coding:
             coded = data
             plain = await self._in_thread(decode_all, coding, data, self._max_request_bytes)
-            if plain is None:  # can't be undone within the limit for requests: counts for the key
-                mark = b"content-encoding" + coding
-            else:
-                data = plain
+            if plain is not None:  # else it can't be undone within the limit for requests
+                data, coding = plain, b""
         if edits.wanted(edits.BEFORE_KEY, route, data):
             edited = await self._in_thread(edits.edited, edits.BEFORE_KEY, route, data)
             if edited.body != data:
@@ -148,8 +147,8 @@ class Exchange:
         mode = self._mode(mode)
         give_back = None
         if control.sample == AUTO:
-            control, give_back = self._counted(head, control, mode, mark, data)
-        prefix = route.key_prefix(head.headers, control, shared=self._shared) + mark
+            control, give_back = self._counted(head, control, mode, coding, data)
+        prefix = route.key_prefix(head.headers, control, shared=self._shared, coding=coding)
         return Asked(
             head,
             mode,
@@ -163,14 +162,15 @@ class Exchange:
         )
 
     def _counted(
-        self, head: Head, control: Control, mode: str, mark: bytes, data: bytes
+        self, head: Head, control: Control, mode: str, coding: bytes, data: bytes
     ) -> tuple[Control, Callable[[], None] | None]:
         """`control` with the number of the sample that this request is in its run, and what gives
         the number back when nothing comes of it."""
         control = replace(control, sample=b"")
         if mode == "bypass" or head.route.endpoint is None:
             return control, None
-        prefix = head.route.key_prefix(head.headers, control, shared=self._shared) + mark
+        route, shared = head.route, self._shared
+        prefix = route.key_prefix(head.headers, control, shared=shared, coding=coding)
         key = exact_key(prefix, data)
         number = self._samples.take(control.run, key)
         give_back = partial(self._samples.give_back, control.run, key, number)
@@ -189,8 +189,7 @@ class Exchange:
     def may_recall(self, mode: str | None) -> bool:
         """True when a request that asks for `mode` (None: for nothing) may be answered from the
         store."""
-        mode = mode or self._settings.mode
-        return mode == "replay" or (mode == "cache" and not self.off)
+        return self._mode(mode) in ("cache", "replay")
 
     def recall(self, key: bytes, ttl: float | None) -> Stored | None:
         """The answer, if memory has it. A store that fails has none."""

@@ -86,10 +86,15 @@ class Route:
     _key_headers: _KeyHeaders
     _prefixes: dict[tuple[object, ...], bytes] = field(default_factory=dict)
 
-    def key_prefix(self, headers: Headers, control: Control, *, shared: bool) -> bytes:
-        """All of the key but the body. `shared`: credentials don't split the cache."""
+    def key_prefix(
+        self, headers: Headers, control: Control, *, shared: bool, coding: bytes = b""
+    ) -> bytes:
+        """All of the key but the body. `shared`: credentials don't split the cache. `coding`: the
+        content coding of a body that can't be read without it, which counts then."""
         asked = self._key_headers
         telling = tuple([header for header in headers if asked[header[0]]])
+        if coding:
+            telling += ((b"content-encoding", coding),)
         credential = b""
         if self.real_key is None and not shared:
             credential = credential_digest(

@@ -81,6 +81,20 @@ async def test_a_coding_that_can_not_be_undone_passes_as_it_came_and_is_a_part_o
     assert upstream.calls[0].request.header("content-encoding") == coding
 
 
+async def test_where_a_coding_s_name_ends_and_the_body_begins_is_in_the_key(
+    home: Path, upstream: Upstream
+) -> None:
+    upstream.default = json_reply(wire.message("Hello!"))
+    asked = [("ab", b"c"), ("a", b"bc"), (None, b"content-encodingabc"), (None, b"abc")]
+    async with inside(home, upstream.url) as cache:
+        keys = set()
+        for coding, body in asked:
+            answer = await cache.ask(body, {"content-encoding": coding} if coding else {})
+            assert answer.label == "MISS"
+            keys.add(answer.header("x-cache-key"))
+    assert len(keys) == len(asked)
+
+
 async def test_a_bomb_is_not_unpacked(home: Path, upstream: Upstream) -> None:
     upstream.default = json_reply(wire.message("Hello!"))
     bomb = CODERS["zstd"](b"[" * (200 << 20))
