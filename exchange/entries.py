@@ -11,14 +11,13 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from llm_cache.exchange.heads import HeaderList, Headers
 from llm_cache.store import Stored
 from llm_cache.wire.framing.encoding import acceptable, decode_all
-from llm_cache.wire.framing.headers import replayable
 from llm_cache.wire.provider import Usage
 
 VERSION: Final = 2
@@ -247,11 +246,6 @@ def is_readable(stored: Stored) -> bool:
 def with_headers(replay: Replay, headers: HeaderList) -> Replay:
     """The same answer under other headers."""
     return _ready(replace(replay.meta, headers=headers))
-
-
-def stored_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
-    """What is kept of an upstream's header fields."""
-    return list(replayable(headers))
 
 
 def in_identity(replay: Replay, body: bytes) -> tuple[HeaderList, bytes]:

@@ -77,7 +77,7 @@ class Exchange:
     ) -> None:
         self._settings = settings
         self._store = store
-        self.journal = self._journal = journal
+        self.journal = journal
         self._caller = caller
         self._shared = settings.scope == "shared"
         self._namespace = settings.namespace.encode()
@@ -196,7 +196,7 @@ class Exchange:
         try:
             stored = self._store.get_in_memory(key, max_age=ttl)
         except StoreError as error:
-            self._journal.store_failed(error)
+            self.journal.store_failed(error)
             return None
         return stored if stored is None or is_readable(stored) else None
 
@@ -210,7 +210,7 @@ class Exchange:
     def note_hit(self, replay: Replay, label: Label, hex_key: str, started: float) -> None:
         """Count a replay, begun at `started` (perf_counter seconds)."""
         meta = replay.meta
-        self._journal.note(
+        self.journal.note(
             Call(
                 type=label,
                 provider=meta.provider,
@@ -268,7 +268,7 @@ class Exchange:
                 nano_usd=landed.nano_usd,
                 snippet=landed.snippet,
             )
-        self._journal.note(call)
+        self.journal.note(call)
 
     # What a flight does.
 
@@ -294,7 +294,7 @@ class Exchange:
             body = await self._in_thread(xxhash.xxh3_128_hexdigest, asked.body)
             alike = but_for_credentials(asked_as(asked, self._settings), body)
             call = replace(call, but_for_credentials=alike)
-        await self._journal.record(call)
+        await self.journal.record(call)
         what = f"{asked.route.method} {asked.route.path}"
         self._answer_here(flight, asked, call, "cache_miss", f"{asked.key.hex()} ({what}): {note}")
 
@@ -323,7 +323,7 @@ class Exchange:
 
     def _report(self, error: StoreError) -> None:
         """From a worker thread: the store failed."""
-        self._loop.call_soon_threadsafe(self._journal.store_failed, error)
+        self._loop.call_soon_threadsafe(self.journal.store_failed, error)
 
     async def _further_keys(self, asked: Asked) -> Keys:
         """The keys of the tiers that read the body, within a bounded time: patterns have threads of
@@ -340,7 +340,7 @@ class Exchange:
         keys = self._tiers.read(asked)
         if keys.note:
             note = f"no further keys: {keys.note}"
-            self._loop.call_soon_threadsafe(self._journal.debug, note)
+            self._loop.call_soon_threadsafe(self.journal.debug, note)
         return keys
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
@@ -414,7 +414,7 @@ class Exchange:
             if edited.body != asked.body:
                 body, note = edited.body, edited.note and f", {edited.note}"
         if asked.body:
-            self._journal.debug(
+            self.journal.debug(
                 f"{route.method} {route.path} to {route.upstream.base_url}: "
                 f"body of {len(asked.body)} bytes{note}"
             )
@@ -434,7 +434,7 @@ class Exchange:
         found = await self._in_thread(self._first_of, asked, keys, True)
         if found is None:
             return False
-        self._journal.problem(f"{reason}; an expired answer went out in its place")
+        self.journal.problem(f"{reason}; an expired answer went out in its place")
         flight.land(Found(found.stored, Label.HIT_STALE, found.key))
         return True
 
@@ -443,7 +443,7 @@ class Exchange:
         model = (await self._in_thread(asked.facts)).model
         call = asked.call(Label.ERROR, status)
         call = replace(call, note=reason, error=True, asked_model=model)
-        await self._journal.record(call)
+        await self.journal.record(call)
         if flight.began:
             flight.fail(reason)
         else:
@@ -454,12 +454,10 @@ class Exchange:
         SDKs drop the body of a 429 before they ask again."""
         if flight.status >= 400:
             call = replace(asked.call(label, flight.status), error=True)
-            self._journal.note(
-                replace(call, note=f"status {flight.status}, given up by its client")
-            )
+            self.journal.note(replace(call, note=f"status {flight.status}, given up by its client"))
         else:
             note = "given up: nobody waited for it any more"
-            self._journal.note(replace(asked.call(label, 499), note=note))
+            self.journal.note(replace(asked.call(label, 499), note=note))
 
     def _answer_here(
         self, flight: Flight[Landed], asked: Asked, call: Call, kind: str, message: str

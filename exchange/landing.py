@@ -25,7 +25,6 @@ from llm_cache.exchange.entries import (
     Credential,
     Meta,
     packed,
-    stored_headers,
 )
 from llm_cache.exchange.flights import Flight, Flights
 from llm_cache.exchange.heads import Headers
@@ -35,6 +34,7 @@ from llm_cache.exchange.upstream import Response
 from llm_cache.settings import Settings
 from llm_cache.store import Draft, Entry, Store
 from llm_cache.wire.framing.encoding import ContentDecoder, decoder
+from llm_cache.wire.framing.headers import replayable
 from llm_cache.wire.prices import Prices
 from llm_cache.wire.provider import Answer, Endpoint, Watcher
 
@@ -279,7 +279,7 @@ class Landing:
         meta = Meta(
             status=call.status,
             reason=response.reason.decode("latin-1"),
-            headers=stored_headers(response.headers),
+            headers=replayable(response.headers),
             provider=call.provider,
             endpoint=endpoint.name,
             model=call.model,
